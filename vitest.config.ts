@@ -1,0 +1,73 @@
+import { playwright } from "@vitest/browser-playwright";
+import { defineConfig } from "vitest/config";
+import { browserArguments, findBrowser } from "./scripts/adapter.mjs";
+
+const browser = findBrowser();
+
+/** SwiftShader computes on every core and compiles slowly: one test file at a time, and patience. */
+const onSoftwareGpu = { fileParallelism: false, testTimeout: 30_000, hookTimeout: 60_000 };
+
+export default defineConfig({
+  test: {
+    projects: [
+      {
+        test: { name: "unit", include: ["test/*.test.ts", "test/{unit,reference,weights}/**/*.test.ts"], testTimeout: 20_000 },
+      },
+      {
+        test: {
+          name: "compile",
+          include: ["test/compile/**/*.test.ts"],
+          pool: "forks",
+          setupFiles: "test/support/setup-compile.ts",
+          testTimeout: 30_000,
+        },
+      },
+      {
+        test: {
+          name: "dawn",
+          include: ["test/gpu/**/*.test.ts"],
+          pool: "forks",
+          globalSetup: "test/support/adapter.ts",
+          setupFiles: "test/support/setup-dawn.ts",
+          ...onSoftwareGpu,
+        },
+      },
+      {
+        test: {
+          name: "chromium",
+          include: ["test/gpu/**/*.test.ts"],
+          browser: {
+            enabled: true,
+            headless: true,
+            screenshotFailures: false,
+            provider: playwright({
+              launchOptions: {
+                args: browserArguments(),
+                env: { ...process.env, ...browser?.env } as Record<string, string>,
+                ...(browser && { executablePath: browser.executable }),
+              },
+            }),
+            instances: [{ browser: "chromium" }],
+          },
+          ...onSoftwareGpu,
+        },
+      },
+      {
+        test: { name: "types", include: ["test/types/**/*.test.ts"], testTimeout: 120_000, hookTimeout: 120_000 },
+      },
+      {
+        test: {
+          name: "package",
+          include: ["test/package/**/*.test.ts"],
+          pool: "forks",
+          globalSetup: "test/support/adapter.ts",
+          testTimeout: 120_000,
+          hookTimeout: 120_000,
+        },
+      },
+      {
+        test: { name: "pages", include: ["test/pages/**/*.test.ts"], fileParallelism: false, testTimeout: 120_000, hookTimeout: 120_000 },
+      },
+    ],
+  },
+});
