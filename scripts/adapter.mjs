@@ -11,8 +11,7 @@ import { fileURLToPath } from "node:url";
 import { brotliDecompressSync } from "node:zlib";
 
 const root = dirname(dirname(fileURLToPath(import.meta.url)));
-const npmChromiumArchives = join(root, "node_modules/@sparticuz/chromium/bin");
-const npmChromiumFolder = join(root, "node_modules/.cache/homm-webgpu/chromium");
+const npmChromium = join(root, "node_modules/@sparticuz/chromium");
 
 export const noAdapterAdvice = `No WebGPU adapter was found. Do one of these, then run the command again:
   npm ci                              installs a headless Chromium with the software adapter SwiftShader (Linux x64, no root needed)
@@ -94,20 +93,22 @@ function withFolders(folders) {
 /** Unpacks the npm Chromium once (190 MB); concurrent callers each unpack aside and the first rename wins. */
 function unpackNpmChromium() {
   if (process.platform !== "linux" || process.arch !== "x64") return undefined;
-  if (existsSync(npmChromiumFolder)) return npmChromiumFolder;
-  if (!existsSync(npmChromiumArchives)) return undefined;
-  mkdirSync(dirname(npmChromiumFolder), { recursive: true });
-  const aside = mkdtempSync(`${npmChromiumFolder}-`);
-  const unpacked = (/** @type {string} */ file) => brotliDecompressSync(readFileSync(join(npmChromiumArchives, file)));
+  if (!existsSync(join(npmChromium, "bin"))) return undefined;
+  const { version } = JSON.parse(readFileSync(join(npmChromium, "package.json"), "utf8"));
+  const folder = join(root, `node_modules/.cache/homm-webgpu/chromium-${version}`);
+  if (existsSync(folder)) return folder;
+  mkdirSync(dirname(folder), { recursive: true });
+  const aside = mkdtempSync(`${folder}-`);
+  const unpacked = (/** @type {string} */ file) => brotliDecompressSync(readFileSync(join(npmChromium, "bin", file)));
   writeFileSync(join(aside, "chromium"), unpacked("chromium.br"), { mode: 0o755 });
   for (const archive of ["al2023.tar.br", "swiftshader.tar.br"]) extractTar(unpacked(archive), aside);
   try {
-    renameSync(aside, npmChromiumFolder);
+    renameSync(aside, folder);
   } catch (error) {
     rmSync(aside, { recursive: true, force: true });
-    if (!existsSync(npmChromiumFolder)) throw error;
+    if (!existsSync(folder)) throw error;
   }
-  return npmChromiumFolder;
+  return folder;
 }
 
 /** @param {Buffer} tar @param {string} folder */
