@@ -14,10 +14,19 @@ function pages(): Record<string, string> {
 // A cross-origin isolated page gets finer timers and SharedArrayBuffer.
 const headers = { "Cross-Origin-Opener-Policy": "same-origin", "Cross-Origin-Embedder-Policy": "require-corp" };
 
+const source = (path: string) => join(import.meta.dirname, "src", path);
+
 export default defineConfig({
   root,
   base: "./",
-  server: { host: "127.0.0.1", headers },
+  // The demo imports the package by its name, as a user would, and gets the sources.
+  resolve: {
+    alias: [
+      { find: /^homm-webgpu$/, replacement: source("index.ts") },
+      { find: /^homm-webgpu\/(models|reference)$/, replacement: source("$1/index.ts") },
+    ],
+  },
+  server: { host: "127.0.0.1", headers, fs: { allow: [import.meta.dirname] } },
   preview: { host: "127.0.0.1", headers },
   build: {
     target: "es2023",

@@ -1,0 +1,206 @@
+import type { HlmConfig } from "../../src/reference/hlm.ts";
+import type { HomArguments } from "../../src/reference/hom.ts";
+import type { HomParams, HomShape, Weights } from "../../src/reference/types.ts";
+import { parseSafetensors } from "../../src/weights/safetensors.ts";
+import { loadFixture, loadJson } from "./fixtures.ts";
+
+/**
+ * Golden cases: what the original PyTorch modules computed in float64, rounded to f32. test/fixtures/golden/README.md defines everything;
+ * this file turns a case into the arguments of this package.
+ */
+const FOLDER = "test/fixtures/golden";
+
+/** A case of index.json, as far as the tests read it. */
+export interface GoldenCase {
+  readonly name: string;
+  readonly file: string;
+  readonly family: string;
+  readonly config: Readonly<Record<string, unknown>>;
+  readonly inputs: readonly string[];
+  readonly params: readonly string[];
+  readonly outputs: readonly string[];
+  readonly grads: readonly string[];
+  readonly notes: string;
+}
+
+export interface GoldenTensor {
+  readonly shape: readonly number[];
+  readonly data: Float32Array | Int32Array | Uint8Array;
+}
+
+export interface Golden {
+  readonly name: string;
+  readonly config: Readonly<Record<string, unknown>>;
+  /** Parameters under their state_dict names. */
+  readonly params: Record<string, Float32Array>;
+  /** Throws where the case lacks the tensor. */
+  tensor(key: string): GoldenTensor;
+  has(key: string): boolean;
+}
+
+/** Cases of these families, in the order of the index. An unknown family throws: a test over no case would pass. */
+export async function goldenCases(...families: string[]): Promise<GoldenCase[]> {
+  const index = await loadJson<{ cases: GoldenCase[] }>(`${FOLDER}/index.json`);
+  for (const family of families) {
+    if (!index.cases.some((c) => c.family === family)) throw new Error(`goldenCases: no case of family ${family}`);
+  }
+  return index.cases.filter((c) => families.includes(c.family));
+}
+
+export async function loadGolden(entry: GoldenCase): Promise<Golden> {
+  const file = parseSafetensors(await loadFixture(`${FOLDER}/${entry.file}`));
+  const tensor = (key: string): GoldenTensor => {
+    const { shape, dtype, data } = file.get(key);
+    if (data instanceof Float32Array || data instanceof Int32Array || data instanceof Uint8Array) return { shape, data };
+    throw new Error(`loadGolden: ${entry.name} has ${key} of dtype ${dtype}`);
+  };
+  const keys = new Set([...entry.inputs, ...entry.params, ...entry.outputs, ...entry.grads]);
+  const params = Object.fromEntries(entry.params.map((key) => [key, floats(tensor(key), key)]));
+  return { name: entry.name, config: entry.config, params, tensor, has: (key) => keys.has(key) };
+}
+
+export type GoldenMask =
+  | "causal"
+  | { readonly blockCausal: number }
+  | { readonly padding: Uint8Array | Float32Array }
+  | { readonly full: Uint8Array | Float32Array };
+
+/** A hom, hom_stream or hom_layer case. Typed arrays throughout, so that it serves the GPU layer as well as the reference. */
+export interface HomGolden {
+  readonly shape: HomShape & { readonly ffwExpand: number };
+  readonly params: HomParams & Weights & Readonly<Record<string, Float32Array>>;
+  readonly args: HomArguments & {
+    readonly query: Float32Array;
+    readonly context?: Float32Array;
+    readonly mask?: GoldenMask;
+    readonly contextLength: number;
+  };
+  /** out.y [B, T, D] */
+  readonly expected: Float32Array;
+  readonly outputShape: readonly number[];
+}
+
+export function homGolden(golden: Golden): HomGolden {
+  const { config } = golden;
+  const query = golden.tensor("in.xq");
+  const [batch, queryLength, dim] = query.shape as [number, number, number];
+  const context = golden.has("in.xc") ? golden.tensor("in.xc") : undefined;
+  const contextLength = context?.shape[1] ?? queryLength;
+  const mask = maskOf(golden, queryLength, contextLength);
+  const y = golden.tensor("out.y");
+  return {
+    shape: { dim, order: number(config, "order"), orderExpand: number(config, "order_expand"), ffwExpand: Number(config["ffw_expand"] ?? 1) },
+    params: golden.params as HomGolden["params"],
+    args: {
+      query: floats(query, "in.xq"),
+      ...(context && { context: floats(context, "in.xc") }),
+      ...(mask && { mask }),
+      batch,
+      queryLength,
+      contextLength,
+    },
+    expected: floats(y, "out.y"),
+    outputShape: y.shape,
+  };
+}
+
+/** The mask of a case in our form. A (block-)causal one is given by name, after checking that the stored tensor says the same. */
+function maskOf(golden: Golden, queryLength: number, contextLength: number): GoldenMask | undefined {
+  const kind = String(golden.config["mask"]);
+  switch (kind) {
+    case "none":
+      return undefined;
+    case "padding":
+    case "soft padding":
+      return { padding: golden.tensor("in.mask").data as Uint8Array | Float32Array };
+    case "full":
+    case "soft full":
+      return { full: fullMask(golden) };
+    case "causal (implicit, lower triangular)":
+      return "causal";
+    case "causal":
+      checkMask(golden, queryLength, contextLength, (t, n) => n <= t);
+      return "causal";
+    case "block-causal":
+      checkMask(golden, queryLength, contextLength, (t, n) => Math.floor(n / 4) <= Math.floor(t / 4));
+      return { blockCausal: 4 };
+    default:
+      throw new Error(`homGolden: ${golden.name} has the unknown mask ${kind}`);
+  }
+}
+
+/** The stored mask [B or 1, T, N] itself; also of the (block-)causal cases, to run them as full masks. */
+export function fullMask(golden: Golden): Uint8Array | Float32Array {
+  const { shape, data } = golden.tensor("in.mask");
+  if (shape.length !== 3) throw new Error(`fullMask: ${golden.name} has a mask of rank ${shape.length}`);
+  return data as Uint8Array | Float32Array;
+}
+
+function checkMask(golden: Golden, queryLength: number, contextLength: number, sees: (t: number, n: number) => boolean): void {
+  const mask = fullMask(golden);
+  for (let i = 0; i < mask.length; i++) {
+    const t = Math.floor(i / contextLength) % queryLength;
+    if (mask[i] !== (sees(t, i % contextLength) ? 1 : 0))
+      throw new Error(`homGolden: ${golden.name} stores another mask than its name says, at ${i}`);
+  }
+}
+
+/** A case of family hlm. */
+export interface HlmGolden {
+  readonly config: HlmConfig;
+  readonly weights: Readonly<Record<string, Float32Array>>;
+  /** [B, n] */
+  readonly tokenIds: Int32Array;
+  readonly batch: number;
+  readonly posOffset?: Int32Array;
+  /** [B, n] */
+  readonly attentionMask?: Float32Array;
+  /** out.logits [B, n, V] */
+  readonly logits: Float32Array;
+  readonly logitsShape: readonly number[];
+  readonly loss?: number;
+}
+
+export function hlmGolden(golden: Golden): HlmGolden {
+  const { config } = golden;
+  const ids = golden.tensor("in.ids");
+  const [batch, length] = ids.shape as [number, number];
+  const attentionMask = golden.has("in.attention_mask") ? floats(golden.tensor("in.attention_mask"), "in.attention_mask") : undefined;
+  const mask = fullMask(golden);
+  for (let i = 0; i < mask.length; i++) {
+    const row = Math.floor(i / length);
+    const expected = i % length <= row % length ? (attentionMask?.[row] ?? 1) : 0;
+    if (mask[i] !== expected) throw new Error(`hlmGolden: ${golden.name} stores another mask than causal times attention mask, at ${i}`);
+  }
+  const logits = golden.tensor("out.logits");
+  return {
+    config: {
+      vocabSize: number(config, "vocab_size"),
+      dim: number(config, "dim"),
+      layers: number(config, "n_layers"),
+      contextLength: number(config, "context_length"),
+      order: number(config, "order"),
+      orderExpand: number(config, "order_expand"),
+      ffwExpand: number(config, "ffw_expand"),
+    },
+    weights: golden.params,
+    tokenIds: ids.data as Int32Array,
+    batch,
+    ...(golden.has("in.pos_offset") && { posOffset: golden.tensor("in.pos_offset").data as Int32Array }),
+    ...(attentionMask && { attentionMask }),
+    logits: floats(logits, "out.logits"),
+    logitsShape: logits.shape,
+    ...(golden.has("out.loss") && { loss: floats(golden.tensor("out.loss"), "out.loss")[0]! }),
+  };
+}
+
+function number(config: Readonly<Record<string, unknown>>, key: string): number {
+  const value = config[key];
+  if (typeof value !== "number") throw new Error(`golden config: ${key} is ${String(value)}`);
+  return value;
+}
+
+function floats(tensor: GoldenTensor, key: string): Float32Array {
+  if (!(tensor.data instanceof Float32Array)) throw new Error(`golden tensor ${key} is not F32`);
+  return tensor.data;
+}

@@ -1,2 +1,0 @@
-// Stands in for @webgpu/types, which the package `webgpu` imports: beside the WebGPU types of TypeScript's own lib.dom it is a duplicate.
-export {};

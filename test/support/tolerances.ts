@@ -1,0 +1,34 @@
+/**
+ * Every tolerance of the tests, with its reason. All are bounds on the relative L2 error ‖actual - expected‖ / ‖expected‖ unless said otherwise.
+ * The nearest wrong variant measured on the golden cases (GELU in its tanh form) is at 4.2e-5: a bound must stay well below that to tell them apart.
+ */
+
+/** One f32 layer or kernel against float64. Inputs are exact in both; what remains is f32 accumulation (1e-7 to 4e-7 measured) and erf (2e-7). */
+export const LAYER_F32 = 2e-6;
+
+/** A whole f32 model against float64: the errors of some layers add up. */
+export const MODEL_F32 = 5e-6;
+
+/** An f32 layer after up to 1,000,000 streamed tokens, summed block-wise (a naive running f32 sum is off by 1.7e-5). */
+export const STREAM_F32 = 5e-6;
+
+/** A layer with f16 storage and f32 accumulation: f16 rounds to 4.9e-4. */
+export const LAYER_F16 = 2e-3;
+
+/**
+ * The float64 reference against golden outputs, which were computed in float64 and rounded to f32: 6e-8 an element at most, 2.7e-8 measured.
+ * The causal formula has no epsilon where the golden run divides by 1e-7 + (t + 1): another 1e-7 / (t + 1) of row t's moments.
+ */
+export const REFERENCE_GOLDEN = 1e-7;
+
+/** Two float64 computations of one formula in another order: 2.2e-16 an operation, some hundred operations. */
+export const REORDERED_F64 = 1e-12;
+
+/** Moments with and without the 1e-7 beside a weight of 1 or more: off by 1e-7 relative at most, plus float64 rounding. */
+export const MASK_EPSILON_F64 = 1.001e-7;
+
+/**
+ * Where everything expected is 0 there is no relative error; |actual| must not exceed this. It is 0 because an exact zero has an exact cause
+ * (nothing was seen, so 0 / 1e-7): a test of something else passes its own bound as `absolute`.
+ */
+export const ZERO_ABSOLUTE = 0;
