@@ -84,8 +84,9 @@ async function runStage(stage) {
   }
   const file = join(reports, `${stage.name}.json`);
   const filter = options.grep === undefined ? [] : ["--testNamePattern", options.grep, "--passWithNoTests"];
-  const reporters = ["--reporter=default", "--reporter=json", `--outputFile.json=${file}`];
-  const status = await run(["vitest/vitest.mjs", "run", "--project", stage.project, ...(stage.args ?? []), ...filter, ...reporters]);
+  // A forgotten .only must not hide the other tests.
+  const common = ["--allowOnly=false", "--reporter=default", "--reporter=json", `--outputFile.json=${file}`];
+  const status = await run(["vitest/vitest.mjs", "run", "--project", stage.project, ...(stage.args ?? []), ...filter, ...common]);
   if (!existsSync(file)) return status === 0 ? { ...failedStage, failed: 0 } : failedStage;
   const json = JSON.parse(readFileSync(file, "utf8"));
   const passed = json.numPassedTests;
@@ -120,5 +121,6 @@ function report() {
     `${((performance.now() - started) / 1000).toFixed(0)} s in all${failedStages.length ? `; failed stages: ${failedStages.join(", ")}` : ""}`,
   );
   console.log(`${sum("passed")} passed, ${sum("failed")} failed${sum("skipped") ? `, ${sum("skipped")} skipped` : ""}`);
-  process.exitCode = failedStages.length ? 1 : 0;
+  // A filter that matches nothing is a mistake.
+  process.exitCode = failedStages.length || sum("passed") === 0 ? 1 : 0;
 }
