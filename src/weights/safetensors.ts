@@ -236,12 +236,12 @@ export interface Header {
 /** The number in a file's first 8 bytes. */
 export function parseHeaderLength(where: string, bytes: Uint8Array): number {
   const view = new DataView(bytes.buffer, bytes.byteOffset, 8);
-  // Above 2^53 the sum is rounded, which changes no comparison with the limit.
-  const length = view.getUint32(4, true) * 2 ** 32 + view.getUint32(0, true);
-  if (length === 0 || length > MAX_HEADER_BYTES) {
-    throw weightsError(where, "the header length (bytes 0 to 7)", `be from 1 to ${MAX_HEADER_BYTES}`, String(length), DAMAGED);
+  const length = view.getBigUint64(0, true);
+  if (length === 0n || length > MAX_HEADER_BYTES) {
+    const hint = "this is no safetensors file; a web page, an error message or a PyTorch .pt file perhaps";
+    throw weightsError(where, "the header length (bytes 0 to 7)", `be from 1 to ${MAX_HEADER_BYTES}`, String(length), hint);
   }
-  return length;
+  return Number(length);
 }
 
 /** Parses the header's JSON and checks everything that can be checked without the data. */
@@ -318,8 +318,11 @@ function parseEntry(where: string, name: string, info: Json): Entry {
   if (begin > end) throw weightsError(where, `the data_offsets of ${subject}`, "not end before they begin", `[${begin}, ${end}]`, DAMAGED);
 
   let bits: number = BITS[dtype];
-  for (const n of shape) bits = n === 0 || bits <= Number.MAX_SAFE_INTEGER / n ? bits * n : Number.POSITIVE_INFINITY;
-  if (bits === Number.POSITIVE_INFINITY) {
+  for (const n of shape) {
+    if (n === 0 || bits <= Number.MAX_SAFE_INTEGER / n) {
+      bits *= n;
+      continue;
+    }
     throw weightsError(where, `the shape of ${subject}`, "have a size of less than 2^53 bits", `[${shape.join(", ")}] of ${dtype}`, DAMAGED);
   }
   if (bits % 8 !== 0) {
