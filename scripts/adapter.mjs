@@ -173,22 +173,38 @@ function quietMesa() {
 
 /** @returns {DawnAdapter | undefined} */
 export function findDawnAdapter() {
-  const wanted = process.env["WEBGPU_ADAPTER"] ?? (process.env["VK_ICD_FILENAMES"] || process.env["VK_DRIVER_FILES"] ? "gpu" : "");
-  /** @type {(env: Record<string, string>, from: string) => DawnAdapter | undefined} */
-  const attempt = (env, from) => {
-    const info = probe(env);
-    return info && { info, env: { ...quietMesa(), ...env }, from };
-  };
-  if (wanted === "gpu") return attempt({}, "this machine's driver");
-  if (wanted === "lavapipe") return attempt({ VK_ICD_FILENAMES: lavapipeManifest() }, "lavapipe");
-  if (wanted.endsWith(".json")) return attempt({ VK_ICD_FILENAMES: wanted }, wanted);
+  const wanted = process.env["WEBGPU_ADAPTER"] ?? "";
+  if (wanted === "lavapipe") return required(wanted, fromManifest(lavapipeManifest(), "lavapipe"));
+  if (wanted.endsWith(".json")) return required(wanted, fromManifest(wanted, wanted));
+  if (wanted === "gpu") return required(wanted, attempt({}, "this machine's driver"));
   if (wanted !== "" && wanted !== "swiftshader") {
     throw new Error(`WEBGPU_ADAPTER must be gpu, swiftshader, lavapipe or the path of a driver's .json, got ${JSON.stringify(wanted)}`);
   }
+  const named = process.env["VK_DRIVER_FILES"] ?? process.env["VK_ICD_FILENAMES"];
+  if (wanted === "" && named) return fromManifest(named, named);
   const own = wanted === "" ? attempt({}, "this machine's driver") : undefined;
   if (own && !own.info.software) return own;
   const swiftShader = findSwiftShader();
   return (swiftShader && attempt(driverEnvironment(swiftShader), swiftShader.from)) ?? own;
+}
+
+/** @param {Record<string, string>} env @param {string} from @returns {DawnAdapter | undefined} */
+function attempt(env, from) {
+  const info = probe(env);
+  return info && { info, env: { ...quietMesa(), ...env }, from };
+}
+
+/** A driver by its manifest, with this system's Vulkan loader or, where there is none, a browser's. @param {string} icd @param {string} from */
+function fromManifest(icd, from) {
+  const direct = attempt({ VK_ICD_FILENAMES: icd }, from);
+  const loaderFolder = direct ? undefined : findSwiftShader()?.loaderFolder;
+  return loaderFolder ? attempt(driverEnvironment({ icd, loaderFolder, from }), from) : direct;
+}
+
+/** @param {string} wanted @param {DawnAdapter | undefined} adapter */
+function required(wanted, adapter) {
+  if (!adapter) throw new Error(`WEBGPU_ADAPTER=${wanted}: Dawn finds no adapter there; unset it to take what this machine has`);
+  return adapter;
 }
 
 /** Installs Debian's Chromium. Returns false where that is not possible. */

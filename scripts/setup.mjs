@@ -16,11 +16,20 @@ export function setUp({ install = false } = {}) {
     console.log("set-up: no software adapter here, installing Chromium with apt-get");
     if (!installChromium()) console.log("set-up: apt-get could not install Chromium (it needs root on Debian or Ubuntu)");
   }
-  const adapter = findDawnAdapter();
-  const browser = findBrowser();
+  const { adapter, browser } = search();
   console.log(`set-up: adapter ${adapter ? describeAdapter(adapter) : "none"}`);
   console.log(`set-up: browser ${browser ? browser.executable : "none"}`);
   return { adapter, browser };
+}
+
+/** A variable of the user's that names something absent ends the program. */
+function search() {
+  try {
+    return { adapter: findDawnAdapter(), browser: findBrowser() };
+  } catch (error) {
+    console.error(`set-up: ${/** @type {Error} */ (error).message}`);
+    process.exit(1);
+  }
 }
 
 function checkNode() {
