@@ -1,0 +1,17 @@
+/** Float64 twins of every kernel and layer: slow, plain, and what the GPU results are tested against. */
+export { type Activation, activate, erf, erfc, gelu, identity, type LinearActivation, sigmoid, silu, tanh, x_erf } from "./activations.ts";
+export { type FfwKeys, feedForward, homBlock } from "./block.ts";
+export { embed } from "./embed.ts";
+export { gate } from "./gate.ts";
+export { HLM_LOSS_MAX, type HlmArguments, type HlmConfig, hlmLoss, hlmReference } from "./hlm.ts";
+export { type HomArguments, homMoments, homReference, MASK_EPSILON } from "./hom.ts";
+export { linear } from "./linear.ts";
+export { maskMoments } from "./mask_moments.ts";
+export { mergeMoments } from "./merge_moments.ts";
+export { expandMoments, moments, segmentMoments } from "./moments.ts";
+export { positionFrequencies, positions } from "./positions.ts";
+export { prefixMoments } from "./prefix_moments.ts";
+export { scanMoments } from "./scan_moments.ts";
+export { select } from "./select.ts";
+export { HomStream } from "./stream.ts";
+export type { HomMask, HomParams, HomShape, Weights } from "./types.ts";
