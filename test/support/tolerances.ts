@@ -16,13 +16,14 @@ export const STREAM_F32 = 5e-6;
 export const LAYER_F16 = 2e-3;
 
 /**
- * The float64 reference against golden outputs, which were computed in float64 and rounded to f32: 6e-8 an element at most, 2.7e-8 measured.
- * The causal formula has no epsilon where the golden run divides by 1e-7 + (t + 1): another 1e-7 / (t + 1) of row t's moments.
+ * The float64 reference against golden outputs, which were computed in float64 and rounded to f32: 6e-8 an element at most, 2.8e-8 measured.
+ * The causal formula has no epsilon where the golden run divides by 1e-7 + (t + 1): another 1e-7 / (t + 1) of row t's moments, 7.6e-8 measured
+ * on a single token.
  */
 export const REFERENCE_GOLDEN = 1e-7;
 
-/** Two float64 computations of one formula in another order: 2.2e-16 an operation, some hundred operations. */
-export const REORDERED_F64 = 1e-12;
+/** Two float64 computations of one formula in another order: 1.1e-16 an operation, some hundred operations, and some cancellation. */
+export const REORDERED_F64 = 1e-11;
 
 /** Moments with and without the 1e-7 beside a weight of 1 or more: off by 1e-7 relative at most, plus float64 rounding. */
 export const MASK_EPSILON_F64 = 1.001e-7;
