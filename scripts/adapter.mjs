@@ -6,6 +6,7 @@
 // WEBGPU_ADAPTER skips the search: `gpu`, `swiftshader`, `lavapipe`, or the path of a Vulkan driver's JSON manifest.
 import { spawnSync } from "node:child_process";
 import { accessSync, constants, existsSync, mkdirSync, mkdtempSync, readdirSync, readFileSync, renameSync, rmSync, writeFileSync } from "node:fs";
+import { tmpdir } from "node:os";
 import { delimiter, dirname, join } from "node:path";
 import { fileURLToPath } from "node:url";
 import { brotliDecompressSync } from "node:zlib";
@@ -168,20 +169,20 @@ function probe(env) {
 
 /** Mesa complains on stderr when the variable is missing. @returns {Record<string, string>} */
 function quietMesa() {
-  return process.platform === "linux" && !process.env["XDG_RUNTIME_DIR"] ? { XDG_RUNTIME_DIR: "/tmp" } : {};
+  return process.platform === "linux" && !process.env["XDG_RUNTIME_DIR"] ? { XDG_RUNTIME_DIR: tmpdir() } : {};
 }
 
 /** @returns {DawnAdapter | undefined} */
 export function findDawnAdapter() {
   const wanted = process.env["WEBGPU_ADAPTER"] ?? "";
-  if (wanted === "lavapipe") return required(wanted, fromManifest(lavapipeManifest(), "lavapipe"));
-  if (wanted.endsWith(".json")) return required(wanted, fromManifest(wanted, wanted));
-  if (wanted === "gpu") return required(wanted, attempt({}, "this machine's driver"));
+  if (wanted === "lavapipe") return required(`WEBGPU_ADAPTER=${wanted}`, fromManifest(lavapipeManifest(), "lavapipe"));
+  if (wanted.endsWith(".json")) return required(`WEBGPU_ADAPTER=${wanted}`, fromManifest(wanted, wanted));
+  if (wanted === "gpu") return required(`WEBGPU_ADAPTER=${wanted}`, attempt({}, "this machine's driver"));
   if (wanted !== "" && wanted !== "swiftshader") {
     throw new Error(`WEBGPU_ADAPTER must be gpu, swiftshader, lavapipe or the path of a driver's .json, got ${JSON.stringify(wanted)}`);
   }
   const named = process.env["VK_DRIVER_FILES"] ?? process.env["VK_ICD_FILENAMES"];
-  if (wanted === "" && named) return fromManifest(named, named);
+  if (wanted === "" && named) return required(`VK_ICD_FILENAMES=${named}`, fromManifest(named, named));
   const own = wanted === "" ? attempt({}, "this machine's driver") : undefined;
   if (own && !own.info.software) return own;
   const swiftShader = findSwiftShader();
@@ -201,9 +202,9 @@ function fromManifest(icd, from) {
   return loaderFolder ? attempt(driverEnvironment({ icd, loaderFolder, from }), from) : direct;
 }
 
-/** @param {string} wanted @param {DawnAdapter | undefined} adapter */
-function required(wanted, adapter) {
-  if (!adapter) throw new Error(`WEBGPU_ADAPTER=${wanted}: Dawn finds no adapter there; unset it to take what this machine has`);
+/** @param {string} setting @param {DawnAdapter | undefined} adapter */
+function required(setting, adapter) {
+  if (!adapter) throw new Error(`${setting}: Dawn finds no adapter there; unset it to take what this machine has`);
   return adapter;
 }
 
