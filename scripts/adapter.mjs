@@ -214,7 +214,7 @@ export function installChromium() {
   if (process.platform !== "linux" || !isRoot || !canExecute("/usr/bin/apt-get")) return false;
   const options = { stdio: /** @type {const} */ ("inherit"), env: { ...process.env, DEBIAN_FRONTEND: "noninteractive" } };
   spawnSync("apt-get", ["update", "-qq"], options);
-  return spawnSync("apt-get", ["install", "-y", "-qq", "--no-install-recommends", "chromium"], options).status === 0;
+  return spawnSync("apt-get", ["install", "-y", "-qq", "--no-install-recommends", "chromium", "libvulkan1"], options).status === 0;
 }
 
 /** @param {string} file */
