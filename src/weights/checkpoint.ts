@@ -48,24 +48,26 @@ export function normaliseKeys(source: WeightsSource, options: NormaliseKeysOptio
   return strip(weights, [...groups.keys()][0] ?? "");
 }
 
-/** All the known prefixes at the beginning of a key, as far as they go: "model._orig_mod." of "model._orig_mod.layers.0". */
-function prefixOf(name: string): string {
-  let end = 0;
-  for (;;) {
+/** The known prefixes at the beginning of a key, one longer than the other: "", "model." and "model._orig_mod." of "model._orig_mod.layers.0". */
+function prefixesOf(name: string): string[] {
+  const prefixes = [""];
+  for (let end = 0; ; ) {
     const found = PREFIXES.find((prefix) => name.startsWith(prefix, end));
-    if (found === undefined) return name.slice(0, end);
+    if (found === undefined) return prefixes;
     end += found.length;
+    prefixes.push(name.slice(0, end));
   }
 }
+
+const prefixOf = (name: string): string => prefixesOf(name).at(-1)!;
 
 /** The prefix under which most of the expected keys are found. */
 function fittingPrefix(where: string, weights: Weights, expected: ReadonlySet<string>): string {
   const found = new Map<string, number>();
   for (const name of weights.names) {
-    // A model may itself have a part called `model`: every shorter prefix is tried, too.
-    for (let prefix = prefixOf(name); ; prefix = withoutLast(prefix)) {
+    // Not the longest alone: a model may itself have a part called `model`.
+    for (const prefix of prefixesOf(name)) {
       if (expected.has(name.slice(prefix.length))) found.set(prefix, (found.get(prefix) ?? 0) + 1);
-      if (prefix === "") break;
     }
   }
   const most = Math.max(0, ...found.values());
@@ -84,8 +86,6 @@ function fittingPrefix(where: string, weights: Weights, expected: ReadonlySet<st
   return best[0] ?? "";
 }
 
-const withoutLast = (prefix: string): string => prefix.slice(0, -PREFIXES.find((known) => prefix.endsWith(known))!.length);
-
 function strip(weights: Weights, prefix: string): Weights {
   if (prefix === "") return weights;
   const tensors: WeightTensor[] = [];
@@ -102,7 +102,9 @@ function countBy(items: readonly string[]): Map<string, number> {
 }
 
 function listGroups(groups: ReadonlyMap<string, number>): string {
-  const list = [...groups].map(([prefix, count]) => `${count} ${count === 1 ? "key" : "keys"} with ${prefix === "" ? "none" : describe(prefix)}`);
+  const list = [...groups]
+    .sort(([a, m], [b, n]) => n - m || (a < b ? -1 : 1))
+    .map(([prefix, count]) => `${count} ${count === 1 ? "key" : "keys"} ${prefix === "" ? "without a prefix" : `with ${describe(prefix)}`}`);
   return list.length === 0 ? "no keys" : list.join(", ");
 }
 
