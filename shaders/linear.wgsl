@@ -1,0 +1,48 @@
+// Dense layer with its epilogue: the output projection of the two-kernel selection, and every Linear of the models.
+//
+//   y = residual + act(x Wᵀ + b)
+//
+//   x     [rows, inner]        w [inner + 1, outer]: weight transposed, then bias; outer padded to a multiple of 4
+//   y, residual [rows, outer]  (residual read when has_residual)
+//
+// One invocation owns 8 rows x 4 outputs. Cost: reads rows·inner, outer·inner weights, writes rows·outer; 2·rows·inner·outer FLOPs.
+// Uses tile, load_x, store_y, activations.
+
+struct Shape {
+  inner: u32,
+  inner4: u32,
+  x_offset: u32,
+  x_stride: u32,
+  x_span: u32,
+  x_pitch: u32,
+  outer: u32,
+  stride4: u32,
+  slab_rows: u32,
+  y_offset: u32,
+  y_stride: u32,
+  y_span: u32,
+  y_pitch: u32,
+  has_residual: u32,
+  residual_offset: u32,
+}
+
+@group(0) @binding(0) var<uniform> shape: Shape;
+@group(0) @binding(1) var<storage, read> x: array<XElement>;
+@group(0) @binding(2) var<storage, read> w: array<vec4f>;
+@group(0) @binding(3) var<storage, read> residual: array<YElement>;
+@group(0) @binding(4) var<storage, read_write> y: array<YElement>;
+
+@compute @workgroup_size(WORKGROUP_SIZE)
+fn main(@builtin(global_invocation_id) id: vec3u, @builtin(num_workgroups) grid: vec3u) {
+  let index = id.x + id.y * grid.x * WORKGROUP_SIZE;
+  let stride4 = shape.stride4;
+  let col = index % stride4;
+  let row = index / stride4 * TILE_ROWS;
+  if (row >= shape.slab_rows) {
+    return;
+  }
+  let z = tile_activate(tile_linear(row, shape.slab_rows - 1u, col, shape.inner4, stride4));
+  for (var r = 0u; r < min(TILE_ROWS, shape.slab_rows - row); r++) {
+    store_y(row + r, col, tile_row(z, r));
+  }
+}

@@ -1,0 +1,92 @@
+// Context tokens -> projection -> activation -> order-k expansion -> sum over a block of tokens, in one dispatch.
+//
+//   z_i = act(x W_iᵀ + b_i),  m_1 = z_1,  m_i = z_i ⊙ m_(i-1),   partial[block, i] = Σ_(tokens of the block) weight · m_i
+//
+//   x        [tokens, D]            context tokens
+//   w        [D + 1, k·E]           ho_proj.weight transposed, then ho_proj.bias; E = e·D, padded to a multiple of 4
+//   weights  [tokens]               padding mask (read when has_weights)
+//   table                           lengths or cu_seqlens, see token_range.wgsl
+//   partial  [blocks, k·E]
+//
+// One invocation owns 4 channels j of every order and one block of tokens, which it walks in register tiles; nothing is shared,
+// so there is no barrier and no idle lane for a small E. Neighbouring lanes read neighbouring weights and the same token.
+// Cost for N tokens: reads N·D tokens and k·E·D weights, writes k·E a block; 2·N·D·k·E + N·k·E + N·(k-1)·E FLOPs.
+// Uses tile, load_x, activations, token_range, search_table.
+// Tried and lost: all k accumulator tiles at once (k times the registers for the same number of weight loads).
+
+const MAX_ORDER: u32 = 8u;
+
+struct Shape {
+  inner: u32,
+  inner4: u32,
+  x_offset: u32,
+  x_stride: u32,
+  x_span: u32,
+  x_pitch: u32,
+  order: u32,
+  expand4: u32,
+  stride4: u32,
+  blocks: u32,
+  block_tokens: u32,
+  blocks_per_segment: u32,
+  first_block: u32,
+  first_segment: u32,
+  segments_per_row: u32,
+  segment_length: u32,
+  row_tokens: u32,
+  token_base: u32,
+  range_mode: u32,
+  packed_segments: u32,
+  has_weights: u32,
+  weights_offset: u32,
+}
+
+@group(0) @binding(0) var<uniform> shape: Shape;
+@group(0) @binding(1) var<storage, read> x: array<XElement>;
+@group(0) @binding(2) var<storage, read> w: array<vec4f>;
+@group(0) @binding(3) var<storage, read> weights: array<f32>;
+@group(0) @binding(4) var<storage, read> table: array<u32>;
+@group(0) @binding(5) var<storage, read_write> partial: array<vec4f>;
+
+fn token_weight(token: u32, end: u32) -> f32 {
+  if (token >= end) {
+    return 0.0;
+  }
+  if (shape.has_weights != 0u) {
+    return weights[shape.weights_offset + token];
+  }
+  return 1.0;
+}
+
+fn token_weights(token: u32, end: u32) -> vec4f {
+  return vec4f(token_weight(token, end), token_weight(token + 1u, end), token_weight(token + 2u, end), token_weight(token + 3u, end));
+}
+
+@compute @workgroup_size(WORKGROUP_SIZE)
+fn main(@builtin(global_invocation_id) id: vec3u, @builtin(num_workgroups) grid: vec3u) {
+  let index = id.x + id.y * grid.x * WORKGROUP_SIZE;
+  let inner4 = shape.inner4;
+  let expand4 = shape.expand4;
+  let stride4 = shape.stride4;
+  let order = shape.order;
+  let channel = index % expand4;
+  let block = index / expand4;
+  if (block >= shape.blocks) {
+    return;
+  }
+  let range = token_range(block);
+  var sums: array<vec4f, MAX_ORDER>;
+  for (var token = range.x; token < range.y; token += TILE_ROWS) {
+    // The weight enters with the first factor and so is part of every order's product.
+    var m = tile_of_rows(token_weights(token, range.y), token_weights(token + 4u, range.y));
+    for (var i = 0u; i < order; i++) {
+      let col = i * expand4 + channel;
+      let z = tile_activate(tile_linear(token, range.y - 1u, col, inner4, stride4));
+      m = tile_multiply(m, z);
+      sums[i] += tile_sum(m);
+    }
+  }
+  for (var i = 0u; i < order; i++) {
+    partial[block * stride4 + i * expand4 + channel] = sums[i];
+  }
+}

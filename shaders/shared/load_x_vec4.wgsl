@@ -1,0 +1,12 @@
+// Rows of x whose length and position are multiples of 4 elements. Local row r is row (r / x_span) * x_pitch + r % x_span of x:
+// spans of x_span rows, x_pitch rows apart, so that a slab may hold a stretch of every batch row.
+
+alias XElement = vec4f;
+
+fn x_base(row: u32) -> u32 {
+  return shape.x_offset + ((row / shape.x_span) * shape.x_pitch + row % shape.x_span) * shape.x_stride;
+}
+
+fn load_x(base: u32, k: u32) -> vec4f {
+  return x[base + k];
+}

@@ -1,0 +1,17 @@
+// Rows of y (and of residual, which lies like y) whose length and position are multiples of 4 elements.
+// Local row r is row (r / y_span) * y_pitch + r % y_span.
+
+alias YElement = vec4f;
+
+fn y_row(row: u32) -> u32 {
+  return (row / shape.y_span) * shape.y_pitch + row % shape.y_span;
+}
+
+fn store_y(row: u32, col: u32, value: vec4f) {
+  let i = y_row(row) * shape.y_stride + col;
+  if (shape.has_residual != 0u) {
+    y[shape.y_offset + i] = residual[shape.residual_offset + i] + value;
+  } else {
+    y[shape.y_offset + i] = value;
+  }
+}

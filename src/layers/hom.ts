@@ -1,0 +1,379 @@
+import { checkInteger, checkObject, checkOneOf, rangeError, raw, typeError } from "../checks.ts";
+import { WeightsError } from "../errors.ts";
+import { ACTIVATIONS, type Activation } from "../ops/types.ts";
+import type { Gpu } from "../runtime/gpu.ts";
+import { Program } from "../runtime/program.ts";
+import { allOf, checkGpu, Tensor } from "../runtime/tensor.ts";
+import type { GPUBuffer, GPUCommandEncoder } from "../webgpu.ts";
+import { blockTokensFor, type HomCall, type HomPlan, type HomPlanConfig, minimumScratch, planHom } from "./hom_plan.ts";
+import { HomMask, type MaskShape, type MaskSpec, type ResolvedMask, resolveMask, uploadMask } from "./mask.ts";
+import { packLinear } from "./params.ts";
+
+export interface HomConfig {
+  /** D, the model width. */
+  readonly dim: number;
+  /** k, the highest moment: 1 to 8. */
+  readonly order: number;
+  /** e, the expansion per order; the moments are M = k·e·D wide. */
+  readonly orderExpand: number;
+  /** Default `"gelu"`, in its exact erf form. */
+  readonly activation?: Activation;
+  /** Whether the three projections have biases. Default true. */
+  readonly bias?: boolean;
+  /** Storage of weights and activations; sums are f32 always. */
+  readonly dtype?: "f32";
+  /** Bytes of scratch memory that one call may use, whatever its lengths. Default 64 MiB. */
+  readonly scratchBudget?: number;
+}
+
+/** Checkpoint names: `ho_proj.weight [M, D]`, `ho_proj.bias [M]`, `se_proj.weight [M, D]`, `se_proj.bias [M]`, `ag_proj.weight [D, M]`, `ag_proj.bias [D]`. */
+export type HomParams = Readonly<Record<string, Float32Array>>;
+
+export interface HomForwardOptions {
+  /** `[B, N, D]`, the tokens that are summarised. Default: the query itself. */
+  readonly context?: Tensor | undefined;
+  readonly mask?: MaskSpec | HomMask | undefined;
+  /** `[B, T, D]`, written instead of a new tensor; not the memory of another argument. */
+  readonly out?: Tensor | undefined;
+  /** `[B, T, D]`, added to the output. */
+  readonly residual?: Tensor | undefined;
+  /** `[B·T]` with a causal mask: queries of value 0 see nothing. @internal */
+  readonly queryMask?: Uint8Array | undefined;
+}
+
+export interface HomPlanOptions {
+  readonly batch: number;
+  readonly queryLength: number;
+  /** Default: `queryLength`. */
+  readonly contextLength?: number;
+  readonly mask?: MaskSpec | undefined;
+}
+
+/** What a call would do, without doing it. */
+export interface HomPlanReport {
+  readonly dispatches: readonly { readonly kernel: string; readonly workgroups: readonly [number, number, number] }[];
+  /** Multiply-adds count 2. */
+  readonly flops: number;
+  /** Each dispatch's inputs counted once. */
+  readonly bytesRead: number;
+  readonly bytesWritten: number;
+  /** Scratch memory of the call; never grows with the number of tokens beyond `scratchBudget`. */
+  readonly scratchBytes: number;
+}
+
+const CONFIG_KEYS = ["dim", "order", "orderExpand", "activation", "bias", "dtype", "scratchBudget"];
+const OPTION_KEYS = ["context", "mask", "out", "residual", "queryMask"];
+const KEPT_PROGRAMS = 32;
+
+interface CachedProgram {
+  readonly plan: HomPlan;
+  readonly program: Program;
+  /** Recorded into an encoder of the caller's, which may not have been submitted: never destroyed early. */
+  lent: boolean;
+}
+
+/** The tensors of one call, all checked. */
+interface Call {
+  readonly query: Tensor;
+  readonly context: Tensor;
+  readonly residual: Tensor | undefined;
+  readonly out: Tensor | undefined;
+  readonly shape: MaskShape;
+  readonly resolved: ResolvedMask;
+  readonly prepared: HomMask | undefined;
+  readonly queryMask: Uint32Array | undefined;
+}
+
+/**
+ * The high-order moment layer: y = ag_proj(σ(se_proj(xq)) ⊙ h), h the mean over context tokens of the products
+ * m₁ = z₁, m_i = z_i ⊙ m_(i-1), z = act(ho_proj(xc)) cut into k chunks. Linear in the number of tokens; no normalisation, no residual.
+ *
+ * @example
+ * const hom = await HomLayer.create(gpu, { dim: 64, order: 2, orderExpand: 2 }, params);
+ * const y = hom.forward(Tensor.from(gpu, data, [1, 100, 64]), { mask: "causal" });
+ * console.log(await y.read());
+ */
+export class HomLayer {
+  readonly gpu: Gpu;
+  readonly config: Readonly<Required<HomConfig>>;
+  /** M = k·e·D. */
+  readonly momentDim: number;
+  readonly #weights: Readonly<Record<"ho" | "se" | "ag", GPUBuffer>>;
+  readonly #blockTokens: number;
+  readonly #programs = new Map<string, CachedProgram>();
+  readonly #status: Promise<Error | undefined>;
+  #destroyed = false;
+
+  private constructor(gpu: Gpu, config: Required<HomConfig>, weights: Record<"ho" | "se" | "ag", GPUBuffer>, status: Promise<Error | undefined>) {
+    this.gpu = gpu;
+    this.config = Object.freeze(config);
+    this.momentDim = config.order * config.orderExpand * config.dim;
+    this.#weights = weights;
+    this.#blockTokens = blockTokensFor(gpu.tuning.blockTokens, config);
+    this.#status = status;
+  }
+
+  /**
+   * Checks and uploads the parameters and compiles the kernels; the only slow step.
+   * @throws TypeError, RangeError for the configuration, WeightsError for the parameters, GpuLostError, GpuOutOfMemoryError
+   */
+  static async create(gpu: Gpu, config: HomConfig, params: HomParams): Promise<HomLayer> {
+    const where = "HomLayer.create";
+    checkGpu(where, gpu);
+    const full = checkConfig(where, config, gpu);
+    const checked = checkParams(where, full, params);
+    gpu.checkUsable(where);
+    const { dim, order, orderExpand } = full;
+    const moment = { count: order, width: orderExpand * dim };
+    const model = { count: 1, width: dim };
+    const pack = (name: string, outer: typeof model, inner: typeof model) =>
+      gpu.upload(`hom.${name}.weights`, packLinear(checked[`${name}.weight`] ?? [], checked[`${name}.bias`], outer, inner));
+    const { result, status } = gpu.guard(where, () => ({
+      ho: pack("ho_proj", moment, model),
+      se: pack("se_proj", moment, model),
+      ag: pack("ag_proj", model, moment),
+    }));
+    const layer = new HomLayer(gpu, full, result, status);
+    try {
+      const failure = await status;
+      if (failure) throw failure;
+      await layer.#compile();
+    } catch (error) {
+      layer.destroy();
+      throw error;
+    }
+    return layer;
+  }
+
+  /** Bytes of this layer's weights on the GPU. */
+  get weightBytes(): number {
+    return Object.values(this.#weights).reduce((sum, buffer) => sum + buffer.size, 0);
+  }
+
+  /**
+   * Runs the layer: `[B, T, D]` -> `[B, T, D]`. The result stays on the GPU until it is read; nothing is waited for.
+   * @throws TypeError, RangeError for arguments, GpuLostError; what the device refuses later is thrown by `read()` of the result
+   */
+  forward(query: Tensor, options: HomForwardOptions = {}): Tensor {
+    const where = "HomLayer.forward";
+    const call = this.#check(where, query, options);
+    const { device } = this.gpu;
+    let transient: (() => void)[] = [];
+    const { result, status } = this.gpu.guard(where, () => {
+      const encoder = device.createCommandEncoder({ label: "hom.forward.encoder" });
+      const recorded = this.#record(where, encoder, call, false);
+      transient = recorded.transient;
+      device.queue.submit([encoder.finish()]);
+      return recorded.buffer;
+    });
+    for (const free of transient) free();
+    return this.#output(call, result, status);
+  }
+
+  /**
+   * Records the layer into the caller's encoder, between passes, and returns the output; the caller submits. A mask given as an array is
+   * uploaded to memory that is freed some time after the work is done; `createMask` gives control over it.
+   */
+  encode(encoder: GPUCommandEncoder, options: HomForwardOptions & { readonly query: Tensor }): Tensor {
+    const where = "HomLayer.encode";
+    if (typeof encoder?.beginComputePass !== "function") throw typeError(where, "commandEncoder", "be a GPUCommandEncoder", encoder);
+    const { query, ...rest } = checkObject(where, "options", options, ["query", ...OPTION_KEYS]) as unknown as typeof options;
+    const call = this.#check(where, query, rest);
+    const { result, status } = this.gpu.guard(where, () => this.#record(where, encoder, call, true).buffer);
+    return this.#output(call, result, status);
+  }
+
+  /** Dispatches, FLOPs, bytes and scratch of a call; pure, no GPU work. */
+  plan(options: HomPlanOptions): HomPlanReport {
+    const where = "HomLayer.plan";
+    checkObject(where, "options", options, ["batch", "queryLength", "contextLength", "mask"]);
+    const shape = checkShape(where, options);
+    const { plan: mask } = resolveMask(where, options.mask, shape, this.#blockTokens);
+    const { steps, scratch, flops } = planHom(this.config, this.gpu.tuning, this.gpu.limits, { ...shape, mask, query: 0, context: 0, out: 0 });
+    return {
+      dispatches: steps.map(({ kernel, workgroups }) => ({ kernel: kernel.name, workgroups })),
+      flops,
+      bytesRead: steps.reduce((sum, step) => sum + step.bytesRead, 0),
+      bytesWritten: steps.reduce((sum, step) => sum + step.bytesWritten, 0),
+      scratchBytes: [...scratch.values()].reduce((sum, bytes) => sum + bytes, 0),
+    };
+  }
+
+  /** Uploads a mask once, for calls of these shapes by any layer of the same width and order. */
+  createMask(mask: MaskSpec, options: Omit<HomPlanOptions, "mask">): HomMask {
+    const where = "HomLayer.createMask";
+    checkObject(where, "options", options, ["batch", "queryLength", "contextLength"]);
+    const shape = checkShape(where, options);
+    const resolved = resolveMask(where, mask, shape, this.#blockTokens);
+    this.#checkUsable(where);
+    return new HomMask(this.gpu, shape, resolved, this.#blockTokens);
+  }
+
+  /** Frees the weights. Results already returned stay valid. */
+  destroy(): void {
+    if (this.#destroyed) return;
+    this.#destroyed = true;
+    for (const buffer of Object.values(this.#weights)) buffer.destroy();
+    for (const { program, lent } of this.#programs.values()) if (!lent) program.destroy();
+    this.#programs.clear();
+  }
+
+  [Symbol.dispose](): void {
+    this.destroy();
+  }
+
+  #checkUsable(where: string): void {
+    if (this.#destroyed) throw typeError(where, "layer", "be alive", raw("a destroyed layer"));
+    this.gpu.checkUsable(where);
+  }
+
+  #check(where: string, query: Tensor, options: HomForwardOptions): Call {
+    checkObject(where, "options", options, OPTION_KEYS);
+    this.#checkUsable(where);
+    const { dim } = this.config;
+    const { context = query, residual, out, queryMask } = options;
+    this.#checkTensor(where, "query", query, `[B, T, ${dim}]`, (s) => s.length === 3 && s[2] === dim);
+    const [batch = 0, queryLength = 0] = query.shape;
+    this.#checkTensor(where, "context", context, `[${batch}, N, ${dim}]`, (s) => s.length === 3 && s[2] === dim && s[0] === batch);
+    const contextLength = context.shape[1] ?? 0;
+    const shape = { batch, queryLength, contextLength };
+    const likeQuery = (s: readonly number[]) => s.length === 3 && s[0] === batch && s[1] === queryLength && s[2] === dim;
+    if (residual) this.#checkTensor(where, "residual", residual, `[${query.shape.join(", ")}]`, likeQuery);
+    if (out) {
+      this.#checkTensor(where, "out", out, `[${query.shape.join(", ")}]`, likeQuery);
+      for (const [name, tensor] of Object.entries({ query, context, residual })) {
+        if (tensor?.buffer === out.buffer)
+          throw typeError(
+            where,
+            "out",
+            "be in a buffer of its own",
+            raw(`the buffer of ${name}`),
+            "a GPU cannot read and write one buffer in one dispatch",
+          );
+      }
+    }
+    const prepared = options.mask instanceof HomMask ? options.mask : undefined;
+    prepared?.check(where, this.gpu, shape, this.#blockTokens);
+    const resolved = prepared?.resolved ?? resolveMask(where, options.mask as MaskSpec | undefined, shape, this.#blockTokens);
+    if (queryMask && (resolved.plan.kind !== "causal" || queryMask.length !== batch * queryLength)) {
+      throw rangeError(where, "queryMask", `have ${batch * queryLength} elements and go with a causal mask`, queryMask);
+    }
+    return { query, context, residual, out, shape, resolved, prepared, queryMask: queryMask && Uint32Array.from(queryMask) };
+  }
+
+  #checkTensor(where: string, name: string, tensor: Tensor, wanted: string, fits: (shape: readonly number[]) => boolean): void {
+    if (!(tensor instanceof Tensor)) throw typeError(where, name, "be a Tensor", tensor, "upload arrays with Tensor.from");
+    if (tensor.destroyed) throw typeError(where, name, "be alive", raw("a destroyed tensor"));
+    if (tensor.gpu.device !== this.gpu.device) throw typeError(where, name, "be on the layer's device", raw("a tensor of another device"));
+    if (!fits(tensor.shape)) throw rangeError(where, name, `have shape ${wanted}`, tensor.shape);
+  }
+
+  #record(where: string, encoder: GPUCommandEncoder, call: Call, lent: boolean): { buffer: GPUBuffer; transient: (() => void)[] } {
+    const { query, context, residual, out, shape, resolved, prepared, queryMask } = call;
+    const homCall: HomCall = {
+      ...shape,
+      mask: resolved.plan,
+      query: query.byteOffset,
+      context: context.byteOffset,
+      out: out?.byteOffset ?? 0,
+      residual: residual?.byteOffset,
+      queryMask: queryMask !== undefined,
+    };
+    const { program, cached } = this.#program(homCall, resolved.key, lent);
+    const buffer = out?.buffer ?? Tensor.allocate(where, this.gpu, "hom.output", query.shape);
+    const uploads = prepared ? {} : uploadMask(this.gpu, resolved);
+    if (queryMask) uploads["table"] = this.gpu.upload("hom.mask.table", queryMask);
+    program.encode(encoder, {
+      query: query.buffer,
+      context: context.buffer,
+      out: buffer,
+      residual: residual?.buffer,
+      ...this.#weights,
+      ...prepared?.buffers,
+      ...uploads,
+    });
+    return { buffer, transient: [...Object.values(uploads).map((b) => () => b.destroy()), ...(cached ? [] : [() => program.destroy()])] };
+  }
+
+  #program(call: HomCall, maskKey: string | undefined, lent: boolean): { program: Program; cached: boolean } {
+    const build = () => {
+      const plan = planHom(this.config, this.gpu.tuning, this.gpu.limits, call);
+      return { plan, program: new Program(this.gpu, plan.steps, plan.scratch), lent };
+    };
+    if (maskKey === undefined) return { program: build().program, cached: false };
+    const { batch, queryLength, contextLength, query, context, out, residual, queryMask } = call;
+    const key = [maskKey, batch, queryLength, contextLength, query, context, out, residual, queryMask].join();
+    const entry = this.#programs.get(key) ?? build();
+    entry.lent ||= lent;
+    this.#programs.delete(key);
+    this.#programs.set(key, entry);
+    const [oldest] = this.#programs;
+    if (this.#programs.size > KEPT_PROGRAMS && oldest) {
+      this.#programs.delete(oldest[0]);
+      if (!oldest[1].lent) oldest[1].program.destroy();
+    }
+    return { program: entry.program, cached: true };
+  }
+
+  #output(call: Call, buffer: GPUBuffer, status: Promise<Error | undefined>): Tensor {
+    const all = allOf([status, this.#status, call.query.status, call.context.status, call.residual?.status]);
+    return call.out ? call.out.overwritten(all) : Tensor.adopt(this.gpu, buffer, call.query.shape, all);
+  }
+
+  /** Unmasked and causal calls on aligned tensors find their kernels compiled; others compile at their first use. */
+  async #compile(): Promise<void> {
+    const shape = { batch: 1, queryLength: 1, contextLength: 1, query: 0, context: 0, out: 0 };
+    const masks = [{ kind: "none" }, { kind: "causal", ahead: 1 }] as const;
+    const steps = masks.flatMap((mask) => planHom(this.config, this.gpu.tuning, this.gpu.limits, { ...shape, mask }).steps);
+    await Promise.all(steps.map(({ kernel, variant }) => this.gpu.prepare(kernel, variant)));
+  }
+}
+
+function checkConfig(where: string, config: HomConfig, gpu: Gpu): Required<HomConfig> {
+  checkObject(where, "config", config, CONFIG_KEYS);
+  const { activation = "gelu", bias = true, dtype = "f32", scratchBudget = 64 << 20 } = config;
+  const dim = checkInteger(where, "dim", config.dim, 1, 65_536);
+  const order = checkInteger(where, "order", config.order, 1, 8);
+  const orderExpand = checkInteger(where, "orderExpand", config.orderExpand, 1, 1024);
+  checkOneOf(where, "activation", activation, ACTIVATIONS);
+  checkOneOf(where, "dtype", dtype, ["f32"]);
+  if (typeof bias !== "boolean") throw typeError(where, "bias", "be true or false", bias);
+  checkInteger(where, "scratchBudget", scratchBudget, 1);
+  const needed = minimumScratch({ dim, order, orderExpand, activation, scratchBudget }, gpu.tuning);
+  if (scratchBudget < needed) throw rangeError(where, "scratchBudget", `be at least ${needed} bytes for this width and order`, scratchBudget);
+  return { dim, order, orderExpand, activation, bias, dtype, scratchBudget };
+}
+
+function checkParams(where: string, config: Required<HomConfig>, params: HomParams): HomParams {
+  const { dim, order, orderExpand, bias } = config;
+  const moment = order * orderExpand * dim;
+  if (typeof params !== "object" || params === null) throw typeError(where, "params", "be an object of Float32Arrays", params);
+  const shapes: Record<string, number[]> = { "ho_proj.weight": [moment, dim], "se_proj.weight": [moment, dim], "ag_proj.weight": [dim, moment] };
+  if (bias) Object.assign(shapes, { "ho_proj.bias": [moment], "se_proj.bias": [moment], "ag_proj.bias": [dim] });
+  const missing = Object.keys(shapes).filter((key) => params[key] === undefined);
+  if (missing.length > 0)
+    throw new WeightsError(
+      `${where}: params must have ${Object.keys(shapes).join(", ")}, missing ${missing.join(", ")}${bias ? "; pass bias: false for a layer without biases" : ""}`,
+    );
+  for (const key of Object.keys(params)) {
+    if (!(key in shapes)) throw new WeightsError(`${where}: params must have only ${Object.keys(shapes).join(", ")}, got ${JSON.stringify(key)}`);
+  }
+  for (const [key, shape] of Object.entries(shapes)) {
+    const array = params[key];
+    if (!(array instanceof Float32Array)) throw new WeightsError(`${where}: params["${key}"] must be a Float32Array, got ${typeof array}`);
+    const size = shape.reduce((a, b) => a * b, 1);
+    if (array.length !== size)
+      throw new WeightsError(`${where}: params["${key}"] must have ${size} elements ([${shape.join(", ")}]), got ${array.length}`);
+    const bad = array.findIndex((value) => !Number.isFinite(value));
+    if (bad !== -1) throw new WeightsError(`${where}: params["${key}"] must be finite, got ${array[bad]} at element ${bad}`);
+  }
+  return params;
+}
+
+function checkShape(where: string, options: Omit<HomPlanOptions, "mask">): MaskShape {
+  return {
+    batch: checkInteger(where, "batch", options.batch, 1),
+    queryLength: checkInteger(where, "queryLength", options.queryLength, 1),
+    contextLength: checkInteger(where, "contextLength", options.contextLength ?? options.queryLength, 1),
+  };
+}

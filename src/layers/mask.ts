@@ -1,0 +1,212 @@
+import { checkInteger, describe, rangeError, raw, typeError } from "../checks.ts";
+import type { Gpu } from "../runtime/gpu.ts";
+import type { GPUBuffer } from "../webgpu.ts";
+import { firstBlocks, type MaskPlan } from "./hom_plan.ts";
+
+/**
+ * What a query may see of the context; see the table of masks in the README.
+ *
+ * - `"causal"`: row t sees tokens 0 … t (query and context are equally long)
+ * - `{ blockCausal: n }`: row t sees its own block of n tokens and all earlier ones
+ * - `{ padding }`: `[B·N]`, non-zero is seen; floats are weights
+ * - `{ lengths }`: `[B]`, the first `lengths[b]` tokens are seen
+ * - `{ full }`: `[B·T·N]` or `[T·N]` for all batch rows, non-zero is seen; floats are weights
+ * - `{ cuSeqlens }`: `[S + 1]`, query and context are S sequences packed as `[1, total, D]`
+ */
+export type MaskSpec =
+  | "causal"
+  | { readonly blockCausal: number }
+  | { readonly padding: Uint8Array | Float32Array }
+  | { readonly lengths: Uint32Array }
+  | { readonly full: Uint8Array | Float32Array }
+  | { readonly cuSeqlens: Uint32Array };
+
+export interface MaskShape {
+  readonly batch: number;
+  readonly queryLength: number;
+  readonly contextLength: number;
+}
+
+/** The 1e-7 of a masked mean, Σ m / (1e-7 + Σ mask): what makes a row that sees nothing 0 instead of 0/0. */
+const MASK_EPSILON = 1e-7;
+
+/** A mask checked against the shapes it is used with, and the arrays that the kernels read. */
+export interface ResolvedMask {
+  readonly plan: MaskPlan;
+  readonly uploads: Readonly<Partial<Record<"mask" | "table" | "divisors", Float32Array | Uint32Array>>>;
+  /** Tells plans apart; undefined where the plan depends on the mask's contents. */
+  readonly key: string | undefined;
+}
+
+/** @throws TypeError, RangeError */
+export function resolveMask(where: string, mask: MaskSpec | undefined, shape: MaskShape, blockTokens: number): ResolvedMask {
+  const { batch, queryLength, contextLength } = shape;
+  const argument = "mask";
+  if (mask === undefined) return { plan: { kind: "none" }, uploads: {}, key: "none" };
+  if (mask === "causal") {
+    checkEqualLengths(where, '"causal" mask', shape);
+    return { plan: { kind: "causal", ahead: 1 }, uploads: {}, key: "causal" };
+  }
+  const keys = typeof mask === "object" && mask !== null ? Object.keys(mask) : [];
+  const [kind] = keys;
+  if (keys.length !== 1 || kind === undefined || !["blockCausal", "padding", "lengths", "full", "cuSeqlens"].includes(kind)) {
+    const got = keys.length > 0 ? raw(`an object with ${keys.join(", ")}`) : mask;
+    throw typeError(where, argument, 'be "causal" or an object with one of blockCausal, padding, lengths, full, cuSeqlens', got);
+  }
+  if ("blockCausal" in mask) {
+    const block = checkInteger(where, "mask.blockCausal", mask.blockCausal, 1);
+    checkEqualLengths(where, "blockCausal mask", shape);
+    const plan: MaskPlan = [1, 2, 4, 8].includes(block)
+      ? { kind: "causal", ahead: block }
+      : { kind: "blockCausal", block: Math.min(block, contextLength) };
+    return { plan, uploads: {}, key: `blockCausal ${block}` };
+  }
+  if ("padding" in mask) {
+    const weights = checkWeights(where, "mask.padding", mask.padding, [[batch, contextLength]]);
+    return { plan: { kind: "padding" }, uploads: { mask: weights, divisors: divisorsOf(weights, batch, contextLength) }, key: "padding" };
+  }
+  if ("lengths" in mask) {
+    const { lengths } = mask;
+    if (!(lengths instanceof Uint32Array)) throw typeError(where, "mask.lengths", "be a Uint32Array", lengths);
+    if (lengths.length !== batch) throw rangeError(where, "mask.lengths", `have ${batch} elements, one a batch row`, raw(`${lengths.length}`));
+    lengths.forEach((length, b) => {
+      if (length > contextLength) throw rangeError(where, `mask.lengths[${b}]`, `be at most the context length ${contextLength}`, length);
+    });
+    return {
+      plan: { kind: "lengths" },
+      uploads: { table: Uint32Array.from(lengths), divisors: Float32Array.from(lengths, (n) => n + MASK_EPSILON) },
+      key: "lengths",
+    };
+  }
+  if ("full" in mask) {
+    const shapes =
+      batch === 1
+        ? [[batch, queryLength, contextLength]]
+        : [
+            [batch, queryLength, contextLength],
+            [1, queryLength, contextLength],
+          ];
+    const weights = checkWeights(where, "mask.full", mask.full, shapes);
+    const maskBatch = weights.length === queryLength * contextLength ? 1 : batch;
+    const divisors = divisorsOf(weights, maskBatch * queryLength, contextLength);
+    return {
+      plan: { kind: "full", batch: maskBatch },
+      uploads: { mask: weights, table: new Uint32Array(divisors.buffer) },
+      key: `full ${maskBatch}`,
+    };
+  }
+  const cuSeqlens = checkCuSeqlens(where, mask.cuSeqlens, shape);
+  const table = new Uint32Array(2 * cuSeqlens.length);
+  table.set(cuSeqlens);
+  table.set(firstBlocks(cuSeqlens, blockTokens), cuSeqlens.length);
+  // An empty segment has a sum of 0; any divisor but 0 leaves it.
+  const divisors = Float32Array.from({ length: cuSeqlens.length - 1 }, (_, s) => Math.max(1, (cuSeqlens[s + 1] ?? 0) - (cuSeqlens[s] ?? 0)));
+  return { plan: { kind: "packed", cuSeqlens }, uploads: { table, divisors }, key: undefined };
+}
+
+function checkEqualLengths(where: string, what: string, { queryLength, contextLength }: MaskShape): void {
+  if (queryLength !== contextLength) {
+    throw rangeError(where, "query and context", `be equally long for a ${what}`, raw(`${queryLength} queries and ${contextLength} context tokens`));
+  }
+}
+
+function checkWeights(where: string, argument: string, weights: Uint8Array | Float32Array, shapes: number[][]): Float32Array {
+  if (!(weights instanceof Uint8Array) && !(weights instanceof Float32Array))
+    throw typeError(where, argument, "be a Uint8Array or a Float32Array", weights);
+  if (!shapes.some((shape) => weights.length === shape.reduce((a, b) => a * b, 1))) {
+    const wanted = shapes.map((shape) => `${shape.reduce((a, b) => a * b, 1)} ([${shape.join(", ")}])`).join(" or ");
+    throw rangeError(where, argument, `have ${wanted} elements`, raw(`${weights.length}`));
+  }
+  if (weights instanceof Uint8Array) return Float32Array.from(weights, (seen) => (seen === 0 ? 0 : 1));
+  const bad = weights.findIndex((weight) => !Number.isFinite(weight));
+  if (bad !== -1) throw rangeError(where, `${argument}[${bad}]`, "be finite", weights[bad]);
+  return weights;
+}
+
+/** 1e-7 + Σ of each row, summed in float64. */
+function divisorsOf(weights: Float32Array, rows: number, length: number): Float32Array<ArrayBuffer> {
+  const divisors = new Float32Array(rows);
+  for (let row = 0; row < rows; row++) {
+    let sum = MASK_EPSILON;
+    for (let i = row * length; i < (row + 1) * length; i++) sum += weights[i] ?? 0;
+    divisors[row] = sum;
+  }
+  return divisors;
+}
+
+function checkCuSeqlens(where: string, cuSeqlens: Uint32Array, { batch, queryLength, contextLength }: MaskShape): Uint32Array {
+  const argument = "mask.cuSeqlens";
+  if (!(cuSeqlens instanceof Uint32Array)) throw typeError(where, argument, "be a Uint32Array", cuSeqlens);
+  if (batch !== 1 || queryLength !== contextLength) {
+    const got = raw(`batch ${batch}, ${queryLength} queries, ${contextLength} context tokens`);
+    throw rangeError(where, "query and context", "be packed as [1, total, D] for a cuSeqlens mask", got);
+  }
+  if (cuSeqlens.length < 2) throw rangeError(where, argument, "have at least 2 elements", raw(`${cuSeqlens.length}`));
+  if (cuSeqlens[0] !== 0) throw rangeError(where, `${argument}[0]`, "be 0", cuSeqlens[0]);
+  for (let s = 1; s < cuSeqlens.length; s++) {
+    if ((cuSeqlens[s] ?? 0) < (cuSeqlens[s - 1] ?? 0)) {
+      throw rangeError(where, `${argument}[${s}]`, `be at least ${argument}[${s - 1}] = ${cuSeqlens[s - 1]}`, cuSeqlens[s]);
+    }
+  }
+  const last = cuSeqlens[cuSeqlens.length - 1];
+  if (last !== contextLength) throw rangeError(where, `the last element of ${argument}`, `be the total of ${contextLength} tokens`, last);
+  return Uint32Array.from(cuSeqlens);
+}
+
+/**
+ * A mask whose arrays are on the GPU: made once by `HomLayer.createMask`, then used by any number of calls and layers with the same shapes.
+ */
+export class HomMask {
+  readonly gpu: Gpu;
+  readonly shape: MaskShape;
+  /** @internal */
+  readonly resolved: ResolvedMask;
+  /** @internal */
+  readonly buffers: Readonly<Record<string, GPUBuffer>>;
+  /** @internal */
+  readonly blockTokens: number;
+  #destroyed = false;
+
+  /** @internal */
+  constructor(gpu: Gpu, shape: MaskShape, resolved: ResolvedMask, blockTokens: number) {
+    this.gpu = gpu;
+    this.shape = shape;
+    this.resolved = resolved;
+    this.blockTokens = blockTokens;
+    this.buffers = uploadMask(gpu, resolved);
+  }
+
+  /** @internal */
+  check(where: string, gpu: Gpu, shape: MaskShape, blockTokens: number): void {
+    if (this.#destroyed) throw typeError(where, "mask", "be alive", raw("a destroyed mask"));
+    if (gpu !== this.gpu) throw typeError(where, "mask", "be on the layer's device", raw("a mask of another device"));
+    const { batch, queryLength, contextLength } = this.shape;
+    if (batch !== shape.batch || queryLength !== shape.queryLength || contextLength !== shape.contextLength) {
+      const text = (s: MaskShape) => `batch ${s.batch}, ${s.queryLength} queries, ${s.contextLength} context tokens`;
+      throw rangeError(where, "mask", `be made for ${text(shape)}`, raw(`a mask for ${text(this.shape)}`));
+    }
+    if (this.resolved.plan.kind === "packed" && blockTokens !== this.blockTokens) {
+      throw typeError(
+        where,
+        "mask",
+        "be made by a layer of the same block size",
+        raw(`blocks of ${describe(this.blockTokens)} tokens`),
+        "call createMask of this layer",
+      );
+    }
+  }
+
+  destroy(): void {
+    if (this.#destroyed) return;
+    this.#destroyed = true;
+    for (const buffer of Object.values(this.buffers)) buffer.destroy();
+  }
+
+  [Symbol.dispose](): void {
+    this.destroy();
+  }
+}
+
+export function uploadMask(gpu: Gpu, resolved: ResolvedMask): Record<string, GPUBuffer> {
+  return Object.fromEntries(Object.entries(resolved.uploads).map(([name, data]) => [name, gpu.upload(`hom.mask.${name}`, data)]));
+}

@@ -1,0 +1,35 @@
+import source from "../../shaders/mask_moments.wgsl?raw";
+import { type Slot, type Step, TILE_ROWS, WORKGROUP_SIZE } from "../runtime/kernel.ts";
+import { bindRows, defineKernel, type Rows, variantsOf, workgroupsFor, xUniforms } from "./op.ts";
+
+export const maskMoments = defineKernel({
+  name: "mask_moments",
+  source,
+  uses: ["tile", "load_x"],
+  variants: variantsOf({ x: ["vec4", "scalar"] }),
+});
+
+export interface MaskMomentsArguments {
+  /** The mask's rows, cut to the tokens of the slab. */
+  readonly mask: Rows;
+  /** Plain moments of the slab's tokens. */
+  readonly tokens: Slot;
+  readonly rows: Slot;
+  readonly stride4: number;
+  readonly accumulate: boolean;
+  readonly maxWorkgroups: number;
+}
+
+/** Masked sums of a slab of tokens for every query row; one dispatch. */
+export function planMaskMoments(a: MaskMomentsArguments): Step {
+  const bound = bindRows(a.mask);
+  return {
+    kernel: maskMoments,
+    variant: { x: bound.vec4 ? "vec4" : "scalar" },
+    uniforms: { ...xUniforms(a.mask, bound), stride4: a.stride4, query_rows: a.mask.count, accumulate: a.accumulate ? 1 : 0 },
+    slots: { x: bound.slot, w: a.tokens, rows: a.rows },
+    workgroups: workgroupsFor(Math.ceil((Math.ceil(a.mask.count / TILE_ROWS) * a.stride4) / WORKGROUP_SIZE), a.maxWorkgroups),
+    bytesRead: a.mask.count * a.mask.length * 4 + a.tokens.size + (a.accumulate ? a.rows.size : 0),
+    bytesWritten: a.rows.size,
+  };
+}

@@ -1,0 +1,48 @@
+import source from "../../shaders/moments.wgsl?raw";
+import { type Slot, type Step, WORKGROUP_SIZE } from "../runtime/kernel.ts";
+import { bindRows, defineKernel, EMPTY, type Rows, variantsOf, workgroupsFor, xUniforms } from "./op.ts";
+import type { Activation, TokenBlocks } from "./types.ts";
+
+export const moments = defineKernel({
+  name: "moments",
+  source,
+  uses: ["tile", "load_x", "token_range", "search_table"],
+  variants: variantsOf({ x: ["vec4", "scalar"], activation: ["gelu", "tanh", "identity", "x_erf"] }),
+});
+
+export interface MomentsArguments {
+  readonly x: Rows;
+  readonly w: Slot;
+  readonly partial: Slot;
+  readonly activation: Activation;
+  readonly order: number;
+  readonly expand4: number;
+  readonly blocks: TokenBlocks;
+  /** Padding weights of the bound tokens; `first` is the element of the first bound token. */
+  readonly weights?: { readonly slot: Slot; readonly first: number } | undefined;
+  readonly maxWorkgroups: number;
+}
+
+/** Sums of moments over blocks of tokens; one dispatch. */
+export function planMoments(a: MomentsArguments): Step {
+  const bound = bindRows(a.x);
+  const stride4 = a.order * a.expand4;
+  const weightBytes = stride4 * 4 * 4 * (Math.ceil(a.x.length / 4) * 4 + 1);
+  return {
+    kernel: moments,
+    variant: { x: bound.vec4 ? "vec4" : "scalar", activation: a.activation },
+    uniforms: {
+      ...xUniforms(a.x, bound),
+      ...a.blocks.uniforms,
+      order: a.order,
+      expand4: a.expand4,
+      stride4,
+      has_weights: a.weights ? 1 : 0,
+      weights_offset: a.weights?.first ?? 0,
+    },
+    slots: { x: bound.slot, w: a.w, weights: a.weights?.slot ?? EMPTY, table: a.blocks.table ?? EMPTY, partial: a.partial },
+    workgroups: workgroupsFor(Math.ceil((a.blocks.count * a.expand4) / WORKGROUP_SIZE), a.maxWorkgroups),
+    bytesRead: a.x.count * a.x.length * 4 + weightBytes + (a.weights ? a.x.count * 4 : 0),
+    bytesWritten: a.blocks.count * stride4 * 16,
+  };
+}

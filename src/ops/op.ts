@@ -1,0 +1,168 @@
+import activations from "../../shaders/shared/activations.wgsl?raw";
+import loadScalar from "../../shaders/shared/load_x_scalar.wgsl?raw";
+import loadVec4 from "../../shaders/shared/load_x_vec4.wgsl?raw";
+import rowMoments from "../../shaders/shared/row_moments.wgsl?raw";
+import searchTable from "../../shaders/shared/search_table.wgsl?raw";
+import storeScalar from "../../shaders/shared/store_y_scalar.wgsl?raw";
+import storeVec4 from "../../shaders/shared/store_y_vec4.wgsl?raw";
+import tile from "../../shaders/shared/tile_8x4.wgsl?raw";
+import tokenRange from "../../shaders/shared/token_range.wgsl?raw";
+import {
+  BIND_ALIGNMENT,
+  type BindingType,
+  GROUP,
+  type Kernel,
+  type Slot,
+  type UniformField,
+  type Variant,
+  WORKGROUP_SIZE,
+} from "../runtime/kernel.ts";
+
+type SharedFile = "tile" | "load_x" | "store_y" | "row_moments" | "search_table" | "token_range";
+
+const ACTIVATIONS: readonly NonNullable<Variant["activation"]>[] = ["gelu", "tanh", "identity", "x_erf", "silu"];
+
+/** What a kernel file says of itself, plus the shared files it is completed with. */
+export interface OpSpec {
+  readonly name: string;
+  readonly source: string;
+  readonly uses?: readonly SharedFile[];
+  readonly variants?: readonly Variant[];
+}
+
+/** Reads bindings and uniform layout from the source; appends shared files and constants after it, so that its line numbers stay. */
+export function defineKernel(spec: OpSpec): Kernel {
+  const { name, source, uses = [], variants = [{}] } = spec;
+  const bindings = [...source.matchAll(/@group\(0\) @binding\((\d+)\) var<([^>]+)> (\w+):/g)].map((m) => ({
+    binding: Number(m[1]),
+    name: m[3] ?? "",
+    type: bindingType(m[2] ?? ""),
+  }));
+  const struct = /struct Shape \{([^}]*)\}/.exec(source)?.[1];
+  if (struct === undefined || bindings.length === 0) throw new Error(`${name}: the kernel source declares no Shape or no bindings`);
+  const uniforms = new Map<string, UniformField>();
+  for (const m of struct.matchAll(/(\w+): (u32|f32),/g))
+    uniforms.set(m[1] ?? "", { offset: uniforms.size * 4, type: m[2] === "f32" ? "f32" : "u32" });
+
+  const files = (variant: Variant): string[] =>
+    uses.flatMap((file) => {
+      if (file === "tile") return [tile, activations];
+      if (file === "load_x") return [variant.x === "scalar" ? loadScalar : loadVec4];
+      if (file === "store_y") return [variant.y === "scalar" ? storeScalar : storeVec4];
+      if (file === "row_moments") return [rowMoments];
+      if (file === "search_table") return [searchTable];
+      return [tokenRange];
+    });
+  const used = Object.keys(Object.assign({}, ...variants)) as (keyof Variant)[];
+  return {
+    name,
+    bindings,
+    uniforms,
+    uniformBytes: Math.ceil((uniforms.size * 4) / 16) * 16,
+    variants,
+    key: (variant) => [name, ...used.map((k) => variant[k] ?? "")].join("/"),
+    code: (variant) =>
+      [
+        source,
+        ...files(variant),
+        `const WORKGROUP_SIZE: u32 = ${WORKGROUP_SIZE}u;`,
+        `const GROUP: u32 = ${GROUP}u;`,
+        `const ACTIVATION: u32 = ${ACTIVATIONS.indexOf(variant.activation ?? "identity")}u;`,
+        `const LANES: u32 = ${variant.lanes ?? 64}u;`,
+      ].join("\n"),
+  };
+}
+
+function bindingType(text: string): BindingType {
+  if (text === "uniform") return "uniform";
+  return text === "storage, read" ? "read-only-storage" : "storage";
+}
+
+/** Every combination of the given choices. */
+export function variantsOf(choices: { readonly [K in keyof Variant]?: readonly Variant[K][] }): Variant[] {
+  let all: Variant[] = [{}];
+  for (const [key, values] of Object.entries(choices)) all = all.flatMap((v) => (values ?? []).map((value) => ({ ...v, [key]: value })));
+  return all;
+}
+
+/** `invocations` spread over workgroups of WORKGROUP_SIZE, in two dimensions where one is not enough. */
+export function workgroupsFor(groups: number, maxPerDimension: number): [number, number, number] {
+  const y = Math.ceil(groups / maxPerDimension);
+  return [Math.ceil(groups / y), y, 1];
+}
+
+/** Rows of a tensor in a buffer: where they start, how long they are, and how local rows map to them (spans of `span` rows, `pitch` rows apart). */
+export interface Rows {
+  readonly buffer: string;
+  readonly byteOffset: number;
+  /** Elements of a row that are used, and from one row to the next. */
+  readonly length: number;
+  readonly stride: number;
+  readonly first: number;
+  readonly count: number;
+  readonly span?: number;
+  readonly pitch?: number;
+}
+
+export interface BoundRows {
+  readonly slot: Slot;
+  readonly vec4: boolean;
+  /** In elements from the start of the slot. */
+  readonly offset: number;
+  readonly span: number;
+  readonly pitch: number;
+}
+
+/** Binds just the bytes that the rows touch, from the last 256-byte boundary before them. */
+export function bindRows(rows: Rows): BoundRows {
+  const { span = 0x7fffffff, pitch = 0 } = rows;
+  const last = Math.floor((rows.count - 1) / span) * pitch + ((rows.count - 1) % span);
+  const start = rows.byteOffset + rows.first * rows.stride * 4;
+  const aligned = start - (start % BIND_ALIGNMENT);
+  const end = start + (last * rows.stride + rows.length) * 4;
+  const offset = (start - aligned) / 4;
+  return {
+    slot: { buffer: rows.buffer, offset: aligned, size: end - aligned },
+    vec4: rows.length % 4 === 0 && rows.stride % 4 === 0 && offset % 4 === 0,
+    offset,
+    span,
+    pitch,
+  };
+}
+
+export function xUniforms(rows: Rows, bound: BoundRows): Record<string, number> {
+  const unit = bound.vec4 ? 4 : 1;
+  return {
+    inner: rows.length,
+    inner4: Math.ceil(rows.length / 4),
+    x_offset: bound.offset / unit,
+    x_stride: rows.stride / unit,
+    x_span: bound.span,
+    x_pitch: bound.pitch,
+  };
+}
+
+/** y and, lying like it, residual. Both are stored as vec4s, or neither. */
+export function bindY(y: Rows, residual: Rows | undefined, empty: Slot) {
+  const boundY = bindRows(y);
+  const boundResidual = residual && bindRows(residual);
+  const vec4 = boundY.vec4 && (boundResidual?.vec4 ?? true);
+  const unit = vec4 ? 4 : 1;
+  return {
+    vec4,
+    slots: { y: boundY.slot, residual: boundResidual?.slot ?? empty },
+    uniforms: {
+      y_offset: boundY.offset / unit,
+      y_stride: y.stride / unit,
+      y_span: boundY.span,
+      y_pitch: boundY.pitch,
+      has_residual: residual ? 1 : 0,
+      residual_offset: (boundResidual?.offset ?? 0) / unit,
+    },
+    bytesWritten: y.count * y.length * 4,
+    bytesRead: residual ? residual.count * residual.length * 4 : 0,
+  };
+}
+
+/** Stands for a binding that a step does not read. */
+export const EMPTY: Slot = { buffer: "empty", offset: 0, size: 16 };

@@ -1,0 +1,51 @@
+import source from "../../shaders/prefix_moments.wgsl?raw";
+import { type Slot, type Step, WORKGROUP_SIZE } from "../runtime/kernel.ts";
+import { bindRows, defineKernel, EMPTY, type Rows, variantsOf, workgroupsFor, xUniforms } from "./op.ts";
+import type { Activation, TokenBlocks } from "./types.ts";
+
+export const prefixMoments = defineKernel({
+  name: "prefix_moments",
+  source,
+  uses: ["tile", "load_x", "token_range", "search_table"],
+  variants: variantsOf({ x: ["vec4", "scalar"], activation: ["gelu", "tanh", "identity", "x_erf"] }),
+});
+
+export interface PrefixMomentsArguments {
+  readonly x: Rows;
+  readonly w: Slot;
+  readonly rows: Slot;
+  readonly activation: Activation;
+  readonly order: number;
+  readonly expand4: number;
+  readonly blocks: TokenBlocks;
+  /** Rows of the slab that belong to one batch row. */
+  readonly slabTokens: number;
+  readonly running: boolean;
+  /** Tokens that a row sees beyond its own, counted from its block of `ahead`: 1 for a causal mask. */
+  readonly ahead: number;
+  readonly maxWorkgroups: number;
+}
+
+/** Running sums of moments inside blocks, or plain moments, one row a token; one dispatch. */
+export function planPrefixMoments(a: PrefixMomentsArguments): Step {
+  const bound = bindRows(a.x);
+  const stride4 = a.order * a.expand4;
+  return {
+    kernel: prefixMoments,
+    variant: { x: bound.vec4 ? "vec4" : "scalar", activation: a.activation },
+    uniforms: {
+      ...xUniforms(a.x, bound),
+      ...a.blocks.uniforms,
+      order: a.order,
+      expand4: a.expand4,
+      stride4,
+      running: a.running ? 1 : 0,
+      ahead: a.ahead,
+      slab_tokens: a.slabTokens,
+    },
+    slots: { x: bound.slot, w: a.w, table: a.blocks.table ?? EMPTY, rows: a.rows },
+    workgroups: workgroupsFor(Math.ceil((a.blocks.count * a.expand4) / WORKGROUP_SIZE), a.maxWorkgroups),
+    bytesRead: a.x.count * a.x.length * 4 + a.w.size,
+    bytesWritten: a.rows.size,
+  };
+}

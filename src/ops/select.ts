@@ -1,0 +1,54 @@
+import source from "../../shaders/select.wgsl?raw";
+import { type Slot, type Step, TILE_ROWS, type Variant, WORKGROUP_SIZE } from "../runtime/kernel.ts";
+import { bindRows, bindY, defineKernel, EMPTY, type Rows, variantsOf, workgroupsFor, xUniforms } from "./op.ts";
+import type { MomentSource } from "./types.ts";
+
+export const select = defineKernel({
+  name: "select",
+  source,
+  uses: ["tile", "load_x", "store_y", "row_moments", "search_table"],
+  variants: variantsOf({ x: ["vec4", "scalar"], y: ["vec4", "scalar"], lanes: [16, 32, 64] }),
+});
+
+/** Outputs that one workgroup can hold: 4 a lane. */
+export const SELECT_MAX_DIM = 4 * 64;
+
+export interface SelectArguments {
+  readonly x: Rows;
+  readonly w: Slot;
+  readonly wOut: Slot;
+  readonly y: Rows;
+  readonly residual?: Rows | undefined;
+  /** Running or weighted sums of the slab, where the source reads them. */
+  readonly rows?: Slot | undefined;
+  readonly stride4: number;
+  readonly from: MomentSource;
+  readonly maxWorkgroups: number;
+}
+
+/** Selection, gate and output projection of a slab of query rows; one dispatch. */
+export function planSelect(a: SelectArguments): Step {
+  const bound = bindRows(a.x);
+  const outer4 = Math.ceil(a.y.length / 4);
+  const lanes: Variant["lanes"] = outer4 <= 16 ? 16 : outer4 <= 32 ? 32 : 64;
+  const y = bindY(a.y, a.residual, EMPTY);
+  const rowsOfGroup = (WORKGROUP_SIZE / lanes) * TILE_ROWS;
+  return {
+    kernel: select,
+    variant: { x: bound.vec4 ? "vec4" : "scalar", y: y.vec4 ? "vec4" : "scalar", lanes },
+    uniforms: {
+      ...xUniforms(a.x, bound),
+      ...y.uniforms,
+      ...a.from.uniforms,
+      source: a.from.source,
+      outer: a.y.length,
+      outer4,
+      stride4: a.stride4,
+      slab_rows: a.x.count,
+    },
+    slots: { x: bound.slot, w: a.w, w_out: a.wOut, moments: a.from.moments, rows: a.rows ?? EMPTY, table: a.from.table ?? EMPTY, ...y.slots },
+    workgroups: workgroupsFor(Math.ceil(a.x.count / rowsOfGroup), a.maxWorkgroups),
+    bytesRead: a.x.count * a.x.length * 4 + a.w.size + a.wOut.size + a.from.moments.size + (a.rows?.size ?? 0) + y.bytesRead,
+    bytesWritten: y.bytesWritten,
+  };
+}

@@ -1,0 +1,56 @@
+import type { Slot } from "../runtime/kernel.ts";
+
+/** `gelu` is the exact erf form; `x_erf` is x·erf(x). */
+export type Activation = "gelu" | "tanh" | "identity" | "x_erf";
+
+export const ACTIVATIONS: readonly Activation[] = ["gelu", "tanh", "identity", "x_erf"];
+
+/** The blocks of tokens that a dispatch walks (shaders/shared/token_range.wgsl). */
+export interface TokenBlocks {
+  readonly count: number;
+  readonly uniforms: {
+    readonly blocks: number;
+    readonly block_tokens: number;
+    readonly blocks_per_segment: number;
+    readonly first_block: number;
+    readonly first_segment: number;
+    readonly segments_per_row: number;
+    readonly segment_length: number;
+    readonly row_tokens: number;
+    readonly token_base: number;
+    readonly range_mode: number;
+    readonly packed_segments: number;
+  };
+  /** Lengths, or cu_seqlens and the first block of each segment. */
+  readonly table?: Slot | undefined;
+}
+
+export const RANGE_REGULAR = 0;
+export const RANGE_LENGTHS = 1;
+export const RANGE_PACKED = 2;
+
+/** Where a query row finds its moments (shaders/shared/row_moments.wgsl). */
+export interface MomentSource {
+  readonly source: 0 | 1 | 2 | 3;
+  readonly moments: Slot;
+  readonly table?: Slot | undefined;
+  readonly uniforms: {
+    readonly first_batch_row: number;
+    readonly first_query: number;
+    readonly query_length: number;
+    readonly slab_queries: number;
+    readonly slab_blocks: number;
+    readonly block_tokens: number;
+    readonly first_segment: number;
+    readonly segments_per_row: number;
+    readonly segment_length: number;
+    readonly packed_segments: number;
+    readonly table_offset: number;
+    readonly has_query_mask: number;
+  };
+}
+
+export const SOURCE_SEGMENT = 0;
+export const SOURCE_PACKED = 1;
+export const SOURCE_PREFIX = 2;
+export const SOURCE_ROW = 3;

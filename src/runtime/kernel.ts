@@ -1,0 +1,78 @@
+export type BindingType = "uniform" | "read-only-storage" | "storage";
+
+export interface KernelBinding {
+  readonly name: string;
+  readonly binding: number;
+  readonly type: BindingType;
+}
+
+export interface UniformField {
+  readonly offset: number;
+  readonly type: "u32" | "f32";
+}
+
+/** Compile-time choices of a kernel; a kernel ignores those it has no use for. */
+export interface Variant {
+  /** How rows of x are loaded: whole vec4s, or element by element for lengths or positions that are not multiples of 4. */
+  readonly x?: "vec4" | "scalar";
+  /** The same for rows of y. */
+  readonly y?: "vec4" | "scalar";
+  readonly activation?: "gelu" | "tanh" | "identity" | "x_erf" | "silu";
+  /** Lanes over the outputs of select.wgsl. */
+  readonly lanes?: 16 | 32 | 64;
+}
+
+/** One WGSL kernel. What is bound where and how the uniform is laid out is read from its source, so that it is said once. */
+export interface Kernel {
+  readonly name: string;
+  readonly bindings: readonly KernelBinding[];
+  readonly uniforms: ReadonlyMap<string, UniformField>;
+  readonly uniformBytes: number;
+  /** Every variant that can be asked for: the compile test and the bench walk it. */
+  readonly variants: readonly Variant[];
+  key(variant: Variant): string;
+  code(variant: Variant): string;
+}
+
+/** A byte range of one of the buffers that a program is run with; offsets are multiples of 256, as every adapter can bind. */
+export interface Slot {
+  readonly buffer: string;
+  readonly offset: number;
+  readonly size: number;
+}
+
+/** One dispatch, without a GPU object in it. */
+export interface Step {
+  readonly kernel: Kernel;
+  readonly variant: Variant;
+  readonly uniforms: Readonly<Record<string, number>>;
+  readonly slots: Readonly<Record<string, Slot>>;
+  readonly workgroups: readonly [number, number, number];
+  readonly bytesRead: number;
+  readonly bytesWritten: number;
+}
+
+/** Invocations of a workgroup; the same for every kernel, so that one number divides the work. */
+export const WORKGROUP_SIZE = 64;
+/** Partial sums are added in groups of this many: two levels keep the error of long sums small. */
+export const GROUP = 32;
+/** Rows of a register tile (shaders/shared/tile_8x4.wgsl). */
+export const TILE_ROWS = 8;
+/** Bind offsets are multiples of this on every adapter (the largest `minStorageBufferOffsetAlignment` allowed). */
+export const BIND_ALIGNMENT = 256;
+
+/** The uniform block of a step, in the layout of the kernel's source. */
+export function packUniforms(kernel: Kernel, values: Readonly<Record<string, number>>): Uint32Array<ArrayBuffer> {
+  const words = new Uint32Array(kernel.uniformBytes / 4);
+  const floats = new Float32Array(words.buffer);
+  for (const [name, field] of kernel.uniforms) {
+    const value = values[name];
+    if (value === undefined) throw new Error(`${kernel.name}: uniform ${name} has no value`);
+    if (field.type === "f32") floats[field.offset / 4] = value;
+    else if (!Number.isInteger(value) || value < 0 || value > 0xffffffff)
+      throw new Error(`${kernel.name}: uniform ${name} must fit in u32, got ${value}`);
+    else words[field.offset / 4] = value;
+  }
+  for (const name of Object.keys(values)) if (!kernel.uniforms.has(name)) throw new Error(`${kernel.name}: no uniform is called ${name}`);
+  return words;
+}

@@ -1,0 +1,28 @@
+/** What a kernel's host half may choose by the adapter. Results differ in rounding only, and not at all on one adapter. */
+export interface Tuning {
+  /** Tokens that one invocation of moments.wgsl sums. */
+  readonly blockTokens: number;
+  /** Tokens of a block of a causal slab. */
+  readonly prefixBlockTokens: number;
+  /** Selection in one dispatch up to this width; in two over slabs of query rows beyond it. */
+  readonly fusedSelectMaxDim: number;
+}
+
+export interface AdapterDescription {
+  readonly vendor: string;
+  readonly architecture: string;
+  readonly description: string;
+  readonly software: boolean;
+}
+
+/**
+ * Software adapters pay for every load and barrier: the one-dispatch selection took 1.0-1.6 times the two-dispatch form on SwiftShader and
+ * 1.2-2.2 times on lavapipe, at any width. On GPUs, where the gated rows' trip through memory is what costs, it is expected to win at
+ * small widths; that half is an expectation, not a measurement.
+ */
+const software: Tuning = { blockTokens: 128, prefixBlockTokens: 64, fusedSelectMaxDim: 0 };
+const gpu: Tuning = { blockTokens: 64, prefixBlockTokens: 32, fusedSelectMaxDim: 128 };
+
+export function tuningFor(adapter: AdapterDescription): Tuning {
+  return adapter.software ? software : gpu;
+}
