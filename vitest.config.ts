@@ -33,6 +33,8 @@ export default defineConfig({
         },
       },
       {
+        // A dependency discovered during a run would reload the page in the middle of a test.
+        optimizeDeps: { include: ["fast-check"] },
         test: {
           name: "chromium",
           include: ["test/gpu/**/*.test.ts"],
