@@ -253,7 +253,7 @@ export function parseHeader(where: string, bytes: Uint8Array): Header {
   try {
     // A copy where the memory is shared: browsers decode no shared memory.
     const plain = bytes.buffer instanceof ArrayBuffer ? bytes : new Uint8Array(bytes);
-    json = parseJson(new TextDecoder("utf-8", { fatal: true, ignoreBOM: true }).decode(plain));
+    json = parseJson(new TextDecoder("utf-8", { fatal: true }).decode(plain));
   } catch (error) {
     if (!(error instanceof JsonProblem)) throw weightsError(where, "the header", "be UTF-8 text", "other bytes", DAMAGED, { cause: error });
     throw weightsError(where, "the header", "be strict JSON without repeated keys", `text that is not: ${error.message}`, DAMAGED);

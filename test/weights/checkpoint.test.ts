@@ -198,6 +198,7 @@ describe("collectParams", () => {
       'weights must have the shapes of the model, got "ho_proj.weight" [3, 2] instead of [2, 3]; check the configuration',
     ],
     ["a wrong rank", () => collectParams(replaced({}), { "ho_proj.weight": [6] }), '"ho_proj.weight" [3, 2] instead of [6]'],
+    ["an axis too few", () => collectParams(replaced({}), { "ho_proj.weight": [3, 2, 1] }), '"ho_proj.weight" [3, 2] instead of [3, 2, 1]'],
     [
       "every wrong shape",
       () => collectParams(replaced({}), { "ho_proj.weight": [3, 3], "se_proj.weight": [3] }),

@@ -240,6 +240,12 @@ describe("reading", () => {
     expect(parseSafetensors(bytes).metadata["vocabulary"]).toBe(vocabulary);
   });
 
+  it("lets nobody change a shape", () => {
+    for (const weights of [parseSafetensors(plain), Weights.from({ a: { shape: [3], data: values } })]) {
+      expect(() => (weights.get("a").shape as number[]).push(1)).toThrow(TypeError);
+    }
+  });
+
   it("asks for a tensor by name, or says which there are", () => {
     const weights = parseSafetensors(plain);
     expect(weights.has("a")).toBe(true);
