@@ -5,7 +5,7 @@ import type { Gpu } from "../runtime/gpu.ts";
 import { Program } from "../runtime/program.ts";
 import { allOf, checkGpu, Tensor } from "../runtime/tensor.ts";
 import type { GPUBuffer, GPUCommandEncoder } from "../webgpu.ts";
-import { blockTokensFor, type HomCall, type HomPlan, type HomPlanConfig, minimumScratch, planHom } from "./hom_plan.ts";
+import { blockTokensFor, type HomCall, minimumScratch, planHom } from "./hom_plan.ts";
 import { HomMask, type MaskShape, type MaskSpec, type ResolvedMask, resolveMask, uploadMask } from "./mask.ts";
 import { packLinear } from "./params.ts";
 
@@ -37,7 +37,7 @@ export interface HomForwardOptions {
   readonly out?: Tensor | undefined;
   /** `[B, T, D]`, added to the output. */
   readonly residual?: Tensor | undefined;
-  /** `[B·T]` with a causal mask: queries of value 0 see nothing. @internal */
+  /** `[B·T]`, with a causal mask: queries of value 0 see nothing, as padded rows in training do. */
   readonly queryMask?: Uint8Array | undefined;
 }
 
@@ -66,22 +66,35 @@ const OPTION_KEYS = ["context", "mask", "out", "residual", "queryMask"];
 const KEPT_PROGRAMS = 32;
 
 interface CachedProgram {
-  readonly plan: HomPlan;
   readonly program: Program;
   /** Recorded into an encoder of the caller's, which may not have been submitted: never destroyed early. */
   lent: boolean;
 }
 
+/** Memory that a kernel reads or writes. @internal */
+export interface BufferView {
+  readonly buffer: GPUBuffer;
+  readonly byteOffset: number;
+}
+
+/** One call on memory, all checked. @internal */
+export interface HomRecord {
+  readonly query: BufferView;
+  readonly context: BufferView;
+  readonly residual?: BufferView | undefined;
+  readonly out: BufferView;
+  readonly shape: MaskShape;
+  readonly resolved: ResolvedMask;
+  readonly prepared?: HomMask | undefined;
+  readonly queryMask?: Uint32Array | undefined;
+}
+
 /** The tensors of one call, all checked. */
-interface Call {
+interface Call extends Omit<HomRecord, "out"> {
   readonly query: Tensor;
   readonly context: Tensor;
   readonly residual: Tensor | undefined;
   readonly out: Tensor | undefined;
-  readonly shape: MaskShape;
-  readonly resolved: ResolvedMask;
-  readonly prepared: HomMask | undefined;
-  readonly queryMask: Uint32Array | undefined;
 }
 
 /**
@@ -161,10 +174,10 @@ export class HomLayer {
     let transient: (() => void)[] = [];
     const { result, status } = this.gpu.guard(where, () => {
       const encoder = device.createCommandEncoder({ label: "hom.forward.encoder" });
-      const recorded = this.#record(where, encoder, call, false);
-      transient = recorded.transient;
+      const out = this.#allocate(where, call);
+      transient = this.record(encoder, { ...call, out });
       device.queue.submit([encoder.finish()]);
-      return recorded.buffer;
+      return out.buffer;
     });
     for (const free of transient) free();
     return this.#output(call, result, status);
@@ -179,7 +192,11 @@ export class HomLayer {
     if (typeof encoder?.beginComputePass !== "function") throw typeError(where, "commandEncoder", "be a GPUCommandEncoder", encoder);
     const { query, ...rest } = checkObject(where, "options", options, ["query", ...OPTION_KEYS]) as unknown as typeof options;
     const call = this.#check(where, query, rest);
-    const { result, status } = this.gpu.guard(where, () => this.#record(where, encoder, call, true).buffer);
+    const { result, status } = this.gpu.guard(where, () => {
+      const out = this.#allocate(where, call);
+      this.record(encoder, { ...call, out }, true);
+      return out.buffer;
+    });
     return this.#output(call, result, status);
   }
 
@@ -268,37 +285,40 @@ export class HomLayer {
     if (!fits(tensor.shape)) throw rangeError(where, name, `have shape ${wanted}`, tensor.shape);
   }
 
-  #record(where: string, encoder: GPUCommandEncoder, call: Call, lent: boolean): { buffer: GPUBuffer; transient: (() => void)[] } {
+  /**
+   * Records a checked call on bare buffers: how models chain layers in one encoder. Returns what to free once the encoder is submitted.
+   * @internal
+   */
+  record(encoder: GPUCommandEncoder, call: HomRecord, lent = false): (() => void)[] {
     const { query, context, residual, out, shape, resolved, prepared, queryMask } = call;
     const homCall: HomCall = {
       ...shape,
       mask: resolved.plan,
       query: query.byteOffset,
       context: context.byteOffset,
-      out: out?.byteOffset ?? 0,
+      out: out.byteOffset,
       residual: residual?.byteOffset,
       queryMask: queryMask !== undefined,
     };
     const { program, cached } = this.#program(homCall, resolved.key, lent);
-    const buffer = out?.buffer ?? Tensor.allocate(where, this.gpu, "hom.output", query.shape);
     const uploads = prepared ? {} : uploadMask(this.gpu, resolved);
     if (queryMask) uploads["table"] = this.gpu.upload("hom.mask.table", queryMask);
     program.encode(encoder, {
       query: query.buffer,
       context: context.buffer,
-      out: buffer,
+      out: out.buffer,
       residual: residual?.buffer,
       ...this.#weights,
       ...prepared?.buffers,
       ...uploads,
     });
-    return { buffer, transient: [...Object.values(uploads).map((b) => () => b.destroy()), ...(cached ? [] : [() => program.destroy()])] };
+    return [...Object.values(uploads).map((buffer) => () => buffer.destroy()), ...(cached ? [] : [() => program.destroy()])];
   }
 
   #program(call: HomCall, maskKey: string | undefined, lent: boolean): { program: Program; cached: boolean } {
-    const build = () => {
-      const plan = planHom(this.config, this.gpu.tuning, this.gpu.limits, call);
-      return { plan, program: new Program(this.gpu, plan.steps, plan.scratch), lent };
+    const build = (): CachedProgram => {
+      const { steps, scratch } = planHom(this.config, this.gpu.tuning, this.gpu.limits, call);
+      return { program: new Program(this.gpu, steps, scratch), lent };
     };
     if (maskKey === undefined) return { program: build().program, cached: false };
     const { batch, queryLength, contextLength, query, context, out, residual, queryMask } = call;
@@ -313,6 +333,10 @@ export class HomLayer {
       if (!oldest[1].lent) oldest[1].program.destroy();
     }
     return { program: entry.program, cached: true };
+  }
+
+  #allocate(where: string, { out, query }: Call): BufferView {
+    return out ?? { buffer: Tensor.allocate(where, this.gpu, "hom.output", query.shape), byteOffset: 0 };
   }
 
   #output(call: Call, buffer: GPUBuffer, status: Promise<Error | undefined>): Tensor {

@@ -31,6 +31,7 @@ export interface OpSpec {
 }
 
 /** Reads bindings and uniform layout from the source; appends shared files and constants after it, so that its line numbers stay. */
+/* @__NO_SIDE_EFFECTS__ */
 export function defineKernel(spec: OpSpec): Kernel {
   const { name, source, uses = [], variants = [{}] } = spec;
   const bindings = [...source.matchAll(/@group\(0\) @binding\((\d+)\) var<([^>]+)> (\w+):/g)].map((m) => ({
@@ -79,6 +80,7 @@ function bindingType(text: string): BindingType {
 }
 
 /** Every combination of the given choices. */
+/* @__NO_SIDE_EFFECTS__ */
 export function variantsOf(choices: { readonly [K in keyof Variant]?: readonly Variant[K][] }): Variant[] {
   let all: Variant[] = [{}];
   for (const [key, values] of Object.entries(choices)) all = all.flatMap((v) => (values ?? []).map((value) => ({ ...v, [key]: value })));

@@ -1,0 +1,129 @@
+import { checkInteger } from "../checks.ts";
+import { WeightsError } from "../errors.ts";
+import type { Gpu } from "../runtime/gpu.ts";
+import { Tensor } from "../runtime/tensor.ts";
+import type { GPUCommandEncoder } from "../webgpu.ts";
+import { type BufferView, type HomConfig, type HomForwardOptions, HomLayer, type HomParams, type HomRecord } from "./hom.ts";
+import { LinearLayer } from "./linear.ts";
+
+export interface HomBlockConfig extends HomConfig {
+  /** f: the feed-forward part is f·D wide. */
+  readonly ffwExpand: number;
+}
+
+/**
+ * A residual block: x = xq + hom(xq, xc), then x + ffw(x), ffw = Linear(D, f·D), GELU, Linear(f·D, D).
+ * Parameters: `hom.{ho,se,ag}_proj.{weight,bias}` and `ffw.1`, `ffw.3` (or `ffw.0`, `ffw.2`, where the checkpoint has no dropout first).
+ */
+export class HomBlock {
+  readonly gpu: Gpu;
+  readonly config: HomBlockConfig;
+  readonly hom: HomLayer;
+  readonly #up: LinearLayer;
+  readonly #down: LinearLayer;
+
+  private constructor(gpu: Gpu, config: HomBlockConfig, hom: HomLayer, up: LinearLayer, down: LinearLayer) {
+    this.gpu = gpu;
+    this.config = config;
+    this.hom = hom;
+    this.#up = up;
+    this.#down = down;
+  }
+
+  static async create(gpu: Gpu, config: HomBlockConfig, params: HomParams): Promise<HomBlock> {
+    const where = "HomBlock.create";
+    const { ffwExpand, ...homConfig } = config;
+    checkInteger(where, "ffwExpand", ffwExpand, 1);
+    const homParams = Object.fromEntries(Object.entries(params).flatMap(([key, value]) => (key.startsWith("hom.") ? [[key.slice(4), value]] : [])));
+    const hom = await HomLayer.create(gpu, homConfig, homParams);
+    const made: LinearLayer[] = [];
+    try {
+      const [first, second] = "ffw.0.weight" in params ? ["ffw.0", "ffw.2"] : ["ffw.1", "ffw.3"];
+      const hidden = ffwExpand * config.dim;
+      const linear = (name: string, inner: number, outer: number, activation: "identity" | "gelu") => {
+        const weight = parameter(where, params, `${name}.weight`, [outer, inner]);
+        const bias = parameter(where, params, `${name}.bias`, [outer]);
+        const layer = new LinearLayer(gpu, { label: name, inner, outer, activation }, weight, bias);
+        made.push(layer);
+        return layer;
+      };
+      const up = linear(first, config.dim, hidden, "gelu");
+      const down = linear(second, hidden, config.dim, "identity");
+      await Promise.all([up.prepare(), down.prepare()]);
+      return new HomBlock(gpu, config, hom, up, down);
+    } catch (error) {
+      hom.destroy();
+      for (const layer of made) layer.destroy();
+      throw error;
+    }
+  }
+
+  get weightBytes(): number {
+    return this.hom.weightBytes + this.#up.weightBytes + this.#down.weightBytes;
+  }
+
+  /** `[B, T, D]` -> `[B, T, D]`; options as in {@link HomLayer.forward}. */
+  forward(query: Tensor, options: Omit<HomForwardOptions, "residual"> = {}): Tensor {
+    const mixed = this.hom.forward(query, { ...options, out: undefined, residual: query });
+    const where = "HomBlock.forward";
+    const { out } = options;
+    try {
+      const { result, status } = this.gpu.guard(where, () => {
+        const buffer = out?.buffer ?? Tensor.allocate(where, this.gpu, "hom.block.output", query.shape);
+        const encoder = this.gpu.device.createCommandEncoder({ label: "hom.block.encoder" });
+        const rows = (query.shape[0] ?? 0) * (query.shape[1] ?? 0);
+        this.recordFeedForward(encoder, mixed, out ?? { buffer, byteOffset: 0 }, rows);
+        this.gpu.device.queue.submit([encoder.finish()]);
+        return buffer;
+      });
+      const all = Promise.all([mixed.status, status]).then(([a, b]) => a ?? b);
+      return out ? out.overwritten(all) : Tensor.adopt(this.gpu, result, query.shape, all);
+    } finally {
+      mixed.destroy();
+    }
+  }
+
+  /** The whole block on bare buffers: `x` -> `y` by way of `between`; the residuals are the kernels' epilogues. @internal */
+  record(
+    encoder: GPUCommandEncoder,
+    call: Omit<HomRecord, "out" | "context" | "residual">,
+    between: BufferView,
+    y: BufferView,
+    rows: number,
+  ): (() => void)[] {
+    const free = this.hom.record(encoder, { ...call, context: call.query, residual: call.query, out: between });
+    this.recordFeedForward(encoder, between, y, rows);
+    return free;
+  }
+
+  /** @internal */
+  recordFeedForward(encoder: GPUCommandEncoder, x: BufferView, y: BufferView, rows: number): void {
+    const bytes = rows * this.config.ffwExpand * this.config.dim * 4;
+    const hidden = { buffer: this.gpu.scratch("hidden", bytes), byteOffset: 0 };
+    this.#up.record(encoder, { x, y: hidden, rows });
+    this.#down.record(encoder, { x: hidden, y, residual: x, rows });
+  }
+
+  destroy(): void {
+    this.hom.destroy();
+    this.#up.destroy();
+    this.#down.destroy();
+  }
+
+  [Symbol.dispose](): void {
+    this.destroy();
+  }
+}
+
+/** One parameter of this many elements, all finite. */
+export function parameter(where: string, params: HomParams, key: string, shape: readonly number[]): Float32Array {
+  const array = params[key];
+  const size = shape.reduce((a, b) => a * b, 1);
+  if (!(array instanceof Float32Array))
+    throw new WeightsError(`${where}: params must have a Float32Array ${JSON.stringify(key)} of shape [${shape.join(", ")}], got ${typeof array}`);
+  if (array.length !== size)
+    throw new WeightsError(`${where}: params["${key}"] must have ${size} elements ([${shape.join(", ")}]), got ${array.length}`);
+  const bad = array.findIndex((value) => !Number.isFinite(value));
+  if (bad !== -1) throw new WeightsError(`${where}: params["${key}"] must be finite, got ${array[bad]} at element ${bad}`);
+  return array;
+}

@@ -1,0 +1,95 @@
+import { planLinear } from "../ops/linear.ts";
+import { bindRows } from "../ops/op.ts";
+import type { Gpu } from "../runtime/gpu.ts";
+import type { Step } from "../runtime/kernel.ts";
+import { Program } from "../runtime/program.ts";
+import type { GPUBuffer, GPUCommandEncoder } from "../webgpu.ts";
+import type { BufferView } from "./hom.ts";
+import { packLinear } from "./params.ts";
+
+export interface LinearConfig {
+  readonly label: string;
+  readonly inner: number;
+  readonly outer: number;
+  readonly activation?: "identity" | "gelu" | "silu";
+}
+
+export interface LinearRecord {
+  readonly x: BufferView;
+  readonly y: BufferView;
+  readonly residual?: BufferView | undefined;
+  readonly rows: number;
+}
+
+const KEPT_PROGRAMS = 16;
+
+/** y = residual + act(x Wᵀ + b), on the GPU; the models' dense layers. */
+export class LinearLayer {
+  readonly #gpu: Gpu;
+  readonly #config: LinearConfig;
+  readonly #weights: GPUBuffer;
+  readonly #programs = new Map<string, Program>();
+
+  /** @param weight `[outer, inner]` @param bias `[outer]` */
+  constructor(gpu: Gpu, config: LinearConfig, weight: Float32Array, bias: Float32Array | undefined) {
+    this.#gpu = gpu;
+    this.#config = config;
+    const packed = packLinear(weight, bias, { count: 1, width: config.outer }, { count: 1, width: config.inner });
+    this.#weights = gpu.upload(`hom.${config.label}.weights`, packed);
+  }
+
+  get weightBytes(): number {
+    return this.#weights.size;
+  }
+
+  /** Compiles what `record` will use. */
+  async prepare(): Promise<void> {
+    await Promise.all(
+      [0, undefined].map((residual) => this.#plan(1, 0, 0, residual)).flatMap((steps) => steps.map((s) => this.#gpu.prepare(s.kernel, s.variant))),
+    );
+  }
+
+  record(encoder: GPUCommandEncoder, { x, y, residual, rows }: LinearRecord): void {
+    const key = [rows, x.byteOffset, y.byteOffset, residual?.byteOffset].join();
+    let program = this.#programs.get(key);
+    if (!program) {
+      program = new Program(this.#gpu, this.#plan(rows, x.byteOffset, y.byteOffset, residual?.byteOffset), new Map());
+      const [oldest] = this.#programs;
+      if (this.#programs.size >= KEPT_PROGRAMS && oldest) {
+        this.#programs.delete(oldest[0]);
+        oldest[1].destroy();
+      }
+      this.#programs.set(key, program);
+    }
+    program.encode(encoder, { x: x.buffer, w: this.#weights, y: y.buffer, residual: residual?.buffer });
+  }
+
+  destroy(): void {
+    this.#weights.destroy();
+    for (const program of this.#programs.values()) program.destroy();
+    this.#programs.clear();
+  }
+
+  /** As many dispatches as the device's bindings ask for. */
+  #plan(rows: number, x: number, y: number, residual: number | undefined): Step[] {
+    const { inner, outer, activation = "identity" } = this.#config;
+    const { maxComputeWorkgroupsPerDimension, maxStorageBufferBindingSize } = this.#gpu.limits;
+    const atOnce = Math.max(1, Math.min(rows, Math.floor((maxStorageBufferBindingSize - 256) / (Math.max(inner, outer) * 4))));
+    const steps: Step[] = [];
+    for (let first = 0; first < rows; first += atOnce) {
+      const count = Math.min(atOnce, rows - first);
+      const view = { first, count };
+      steps.push(
+        planLinear({
+          x: { buffer: "x", byteOffset: x, length: inner, stride: inner, ...view },
+          w: bindRows({ buffer: "w", byteOffset: 0, length: this.#weights.size / 4, stride: 0, first: 0, count: 1 }).slot,
+          y: { buffer: "y", byteOffset: y, length: outer, stride: outer, ...view },
+          residual: residual === undefined ? undefined : { buffer: "residual", byteOffset: residual, length: outer, stride: outer, ...view },
+          activation,
+          maxWorkgroups: maxComputeWorkgroupsPerDimension,
+        }),
+      );
+    }
+    return steps;
+  }
+}
