@@ -2,7 +2,7 @@
 //
 //   rows[t, c] = σ(x_t · W_s[c]ᵀ + b_s[c]) · h_t[c],   h_t from row_moments.wgsl
 //
-//   x      [query rows, D]      w [D + 1, k·E]: se_proj.weight transposed, then se_proj.bias
+//   x      [query rows, D]      w [D + 1, 2·k·E]: ho_proj and se_proj, see moments.wgsl
 //   moments, table: see row_moments.wgsl
 //   rows   [slab rows, k·E]     in: running sums or weighted sums, where the source is one of them; out: gated moments, in place
 //
@@ -49,7 +49,7 @@ fn main(@builtin(global_invocation_id) id: vec3u, @builtin(num_workgroups) grid:
   if (row >= shape.slab_rows) {
     return;
   }
-  let logits = tile_linear(row, shape.slab_rows - 1u, col, shape.inner4, stride4);
+  let logits = tile_linear(row, shape.slab_rows - 1u, stride4 + col, shape.inner4, 2u * stride4);
   for (var r = 0u; r < min(TILE_ROWS, shape.slab_rows - row); r++) {
     rows[(row + r) * stride4 + col] = sigmoid(tile_row(logits, r)) * row_moments(row + r, col);
   }

@@ -3,7 +3,7 @@
 //   z_i = act(x W_iᵀ + b_i),  m_1 = z_1,  m_i = z_i ⊙ m_(i-1),   partial[block, i] = Σ_(tokens of the block) weight · m_i
 //
 //   x        [tokens, D]            context tokens
-//   w        [D + 1, k·E]           ho_proj.weight transposed, then ho_proj.bias; E = e·D, padded to a multiple of 4
+//   w        [D + 1, 2·k·E]         ho_proj and se_proj side by side: weight transposed, then bias; E = e·D, padded to a multiple of 4
 //   weights  [tokens]               padding mask (read when has_weights)
 //   table                           lengths or cu_seqlens, see token_range.wgsl
 //   partial  [blocks, k·E]
@@ -26,6 +26,7 @@ struct Shape {
   order: u32,
   expand4: u32,
   stride4: u32,
+  w_stride4: u32,
   blocks: u32,
   block_tokens: u32,
   blocks_per_segment: u32,
@@ -68,6 +69,7 @@ fn main(@builtin(global_invocation_id) id: vec3u, @builtin(num_workgroups) grid:
   let inner4 = shape.inner4;
   let expand4 = shape.expand4;
   let stride4 = shape.stride4;
+  let w_stride4 = shape.w_stride4;
   let order = shape.order;
   let channel = index % expand4;
   let block = index / expand4;
@@ -81,7 +83,7 @@ fn main(@builtin(global_invocation_id) id: vec3u, @builtin(num_workgroups) grid:
     var m = tile_of_rows(token_weights(token, range.y), token_weights(token + 4u, range.y));
     for (var i = 0u; i < order; i++) {
       let col = i * expand4 + channel;
-      let z = tile_activate(tile_linear(token, range.y - 1u, col, inner4, stride4));
+      let z = tile_activate(tile_linear(token, range.y - 1u, col, inner4, w_stride4));
       m = tile_multiply(m, z);
       sums[i] += tile_sum(m);
     }

@@ -4,7 +4,7 @@
 //
 // A block-causal mask in blocks of 2, 4 or 8 tokens is a running sum that sees to the end of its `ahead` tokens; these lie in one tile.
 //
-//   x     [tokens, D]      w [D + 1, k·E]: ho_proj.weight transposed, then ho_proj.bias
+//   x     [tokens, D]      w [D + 1, 2·k·E]: ho_proj and se_proj, see moments.wgsl
 //   rows  [slab tokens, k·E]; a slab is `blocks` blocks, blocks_per_segment of them a batch row
 //
 // One invocation owns 4 channels of every order and one block of tokens. The sum before the block is added where the row is read
@@ -24,6 +24,7 @@ struct Shape {
   order: u32,
   expand4: u32,
   stride4: u32,
+  w_stride4: u32,
   blocks: u32,
   block_tokens: u32,
   blocks_per_segment: u32,
@@ -52,6 +53,7 @@ fn main(@builtin(global_invocation_id) id: vec3u, @builtin(num_workgroups) grid:
   let inner4 = shape.inner4;
   let expand4 = shape.expand4;
   let stride4 = shape.stride4;
+  let w_stride4 = shape.w_stride4;
   let order = shape.order;
   let channel = index % expand4;
   let block = index / expand4;
@@ -67,7 +69,7 @@ fn main(@builtin(global_invocation_id) id: vec3u, @builtin(num_workgroups) grid:
     var m = tile_of_rows(vec4f(1.0), vec4f(1.0));
     for (var i = 0u; i < order; i++) {
       let col = i * expand4 + channel;
-      let z = tile_activate(tile_linear(token, range.y - 1u, col, inner4, stride4));
+      let z = tile_activate(tile_linear(token, range.y - 1u, col, inner4, w_stride4));
       m = tile_multiply(m, z);
       var out = m;
       if (shape.running != 0u) {

@@ -2,7 +2,7 @@
 //
 //   y_t = residual_t + W_a (σ(W_s x_t + b_s) ⊙ h_t) + b_a,   h_t from row_moments.wgsl
 //
-//   x      [query rows, D]     w [D + 1, k·E]: se_proj.weight transposed, then se_proj.bias
+//   x      [query rows, D]     w [D + 1, 2·k·E]: ho_proj and se_proj, see moments.wgsl
 //   w_out  [k·E + 1, D]: ag_proj.weight transposed, then ag_proj.bias; D <= 4·LANES
 //   moments, rows, table: see row_moments.wgsl
 //   y, residual [query rows, D]  (residual read when has_residual)
@@ -83,7 +83,7 @@ fn main(@builtin(workgroup_id) group: vec3u, @builtin(num_workgroups) grid: vec3
   for (var first = 0u; first < stride4; first += LANES) {
     let col = first + lane;
     if (col < stride4) {
-      let logits = tile_linear(row, last, col, inner4, stride4);
+      let logits = tile_linear(row, last, stride4 + col, inner4, 2u * stride4);
       for (var r = 0u; r < TILE_ROWS; r++) {
         sh_gated[(sh_row + r) * LANES + lane] = sigmoid(tile_row(logits, r)) * row_moments(min(row + r, last), col);
       }

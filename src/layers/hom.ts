@@ -65,6 +65,12 @@ const CONFIG_KEYS = ["dim", "order", "orderExpand", "activation", "bias", "dtype
 const OPTION_KEYS = ["context", "mask", "out", "residual", "queryMask"];
 const KEPT_PROGRAMS = 32;
 
+interface HomWeights {
+  /** ho_proj and se_proj side by side. */
+  readonly projections: GPUBuffer;
+  readonly ag: GPUBuffer;
+}
+
 interface CachedProgram {
   readonly program: Program;
   /** Recorded into an encoder of the caller's, which may not have been submitted: never destroyed early. */
@@ -111,13 +117,13 @@ export class HomLayer {
   readonly config: Readonly<Required<HomConfig>>;
   /** M = k·e·D. */
   readonly momentDim: number;
-  readonly #weights: Readonly<Record<"ho" | "se" | "ag", GPUBuffer>>;
+  readonly #weights: HomWeights;
   readonly #blockTokens: number;
   readonly #programs = new Map<string, CachedProgram>();
   readonly #status: Promise<Error | undefined>;
   #destroyed = false;
 
-  private constructor(gpu: Gpu, config: Required<HomConfig>, weights: Record<"ho" | "se" | "ag", GPUBuffer>, status: Promise<Error | undefined>) {
+  private constructor(gpu: Gpu, config: Required<HomConfig>, weights: HomWeights, status: Promise<Error | undefined>) {
     this.gpu = gpu;
     this.config = Object.freeze(config);
     this.momentDim = config.order * config.orderExpand * config.dim;
@@ -139,12 +145,10 @@ export class HomLayer {
     const { dim, order, orderExpand } = full;
     const moment = { count: order, width: orderExpand * dim };
     const model = { count: 1, width: dim };
-    const pack = (name: string, outer: typeof model, inner: typeof model) =>
-      gpu.upload(`hom.${name}.weights`, packLinear(checked[`${name}.weight`] ?? [], checked[`${name}.bias`], outer, inner));
+    const side = (name: string) => ({ weight: checked[`${name}.weight`] ?? [], bias: checked[`${name}.bias`], outer: moment });
     const { result, status } = gpu.guard(where, () => ({
-      ho: pack("ho_proj", moment, model),
-      se: pack("se_proj", moment, model),
-      ag: pack("ag_proj", model, moment),
+      projections: gpu.upload("hom.projections.weights", packLinear([side("ho_proj"), side("se_proj")], model)),
+      ag: gpu.upload("hom.ag_proj.weights", packLinear([{ ...side("ag_proj"), outer: model }], moment)),
     }));
     const layer = new HomLayer(gpu, full, result, status);
     try {
@@ -160,7 +164,7 @@ export class HomLayer {
 
   /** Bytes of this layer's weights on the GPU. */
   get weightBytes(): number {
-    return Object.values(this.#weights).reduce((sum, buffer) => sum + buffer.size, 0);
+    return this.#weights.projections.size + this.#weights.ag.size;
   }
 
   /**
@@ -230,7 +234,8 @@ export class HomLayer {
   destroy(): void {
     if (this.#destroyed) return;
     this.#destroyed = true;
-    for (const buffer of Object.values(this.#weights)) buffer.destroy();
+    this.#weights.projections.destroy();
+    this.#weights.ag.destroy();
     for (const { program, lent } of this.#programs.values()) if (!lent) program.destroy();
     this.#programs.clear();
   }

@@ -135,8 +135,7 @@ class HomPlanner {
   readonly #blockTokens: number;
   readonly #prefixBlockTokens: number;
   readonly #fused: boolean;
-  readonly #ho: Slot;
-  readonly #se: Slot;
+  readonly #projections: Slot;
   readonly #ag: Slot;
 
   constructor(config: HomPlanConfig, tuning: Tuning, limits: GpuLimits, call: HomCall) {
@@ -153,9 +152,7 @@ class HomPlanner {
     const inner4 = Math.ceil(config.dim / 4);
     const fusedSteps = Math.ceil(stride4 / 16) * (inner4 + 64);
     this.#fused = config.dim <= Math.min(tuning.fusedSelectMaxDim, SELECT_MAX_DIM) && fusedSteps <= MAX_INNER_STEPS;
-    const inWeights = (4 * inner4 + 1) * this.#rowBytes;
-    this.#ho = { buffer: "ho", offset: 0, size: inWeights };
-    this.#se = { buffer: "se", offset: 0, size: inWeights };
+    this.#projections = { buffer: "projections", offset: 0, size: (4 * inner4 + 1) * 2 * this.#rowBytes };
     this.#ag = { buffer: "ag", offset: 0, size: (4 * stride4 + 1) * inner4 * 16 };
   }
 
@@ -287,7 +284,17 @@ class HomPlanner {
   #moments(x: Rows, partial: Slot, blocks: TokenBlocks, weights?: { slot: Slot; first: number }): void {
     const { activation, order } = this.#config;
     this.steps.push(
-      planMoments({ x, w: this.#ho, partial, activation, order, expand4: this.#expand4, blocks, weights, maxWorkgroups: this.#maxWorkgroups }),
+      planMoments({
+        x,
+        w: this.#projections,
+        partial,
+        activation,
+        order,
+        expand4: this.#expand4,
+        blocks,
+        weights,
+        maxWorkgroups: this.#maxWorkgroups,
+      }),
     );
   }
 
@@ -411,7 +418,7 @@ class HomPlanner {
         this.steps.push(
           planPrefixMoments({
             x: this.#contextRows(first, (rows - 1) * contextLength + tokens),
-            w: this.#ho,
+            w: this.#projections,
             rows: slabRows,
             activation,
             order,
@@ -479,7 +486,7 @@ class HomPlanner {
           this.steps.push(
             planPrefixMoments({
               x: this.#contextRows(first, tokens),
-              w: this.#ho,
+              w: this.#projections,
               rows: slab,
               activation,
               order,
@@ -584,13 +591,13 @@ class HomPlanner {
     };
     const common = { stride4: this.#stride4, maxWorkgroups: this.#maxWorkgroups };
     if (this.#fused || !rows) {
-      this.steps.push(planSelect({ ...common, x, w: this.#se, wOut: this.#ag, y, residual: plus, rows, from }));
+      this.steps.push(planSelect({ ...common, x, w: this.#projections, wOut: this.#ag, y, residual: plus, rows, from }));
       return;
     }
     const length = this.#stride4 * 4;
     const gated: Rows = { buffer: rows.buffer, byteOffset: 0, length, stride: length, first: 0, count: view.count };
     this.steps.push(
-      planGate({ ...common, x, w: this.#se, rows, from }),
+      planGate({ ...common, x, w: this.#projections, rows, from }),
       planLinear({ x: gated, w: this.#ag, y, residual: plus, maxWorkgroups: this.#maxWorkgroups }),
     );
   }

@@ -34,7 +34,7 @@ export class LinearLayer {
   constructor(gpu: Gpu, config: LinearConfig, weight: Float32Array, bias: Float32Array | undefined) {
     this.#gpu = gpu;
     this.#config = config;
-    const packed = packLinear(weight, bias, { count: 1, width: config.outer }, { count: 1, width: config.inner });
+    const packed = packLinear([{ weight, bias, outer: { count: 1, width: config.outer } }], { count: 1, width: config.inner });
     this.#weights = gpu.upload(`hom.${config.label}.weights`, packed);
   }
 

@@ -37,6 +37,7 @@ export function planMoments(a: MomentsArguments): Step {
       order: a.order,
       expand4: a.expand4,
       stride4,
+      w_stride4: 2 * stride4,
       has_weights: a.weights ? 1 : 0,
       weights_offset: a.weights?.first ?? 0,
     },

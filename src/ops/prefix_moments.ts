@@ -39,6 +39,7 @@ export function planPrefixMoments(a: PrefixMomentsArguments): Step {
       order: a.order,
       expand4: a.expand4,
       stride4,
+      w_stride4: 2 * stride4,
       running: a.running ? 1 : 0,
       ahead: a.ahead,
       slab_tokens: a.slabTokens,
