@@ -30,7 +30,7 @@ struct Shape {
   segment_length: u32,
   packed_segments: u32,
   table_offset: u32,
-  has_query_mask: u32,
+  prefix_table: u32,
 }
 
 @group(0) @binding(0) var<uniform> shape: Shape;

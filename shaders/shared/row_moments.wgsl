@@ -1,10 +1,13 @@
 // h for a query row: which mean of the context's moments it may see. The kernel declares
-//   moments [segments, k·E]: means, or the sums before each block   rows [slab rows, k·E]   table: cu_seqlens, the divisor of each row, or 1 for queries that may see and 0 for others
+//   moments [segments, k·E]: means, or the sums before each block   rows [slab rows, k·E]   table: cu_seqlens, the divisor of each row, or see PREFIX_TABLE
 
 const SOURCE_SEGMENT: u32 = 0u; // moments[segment]: unmasked, padding, lengths, block-causal
 const SOURCE_PACKED: u32 = 1u; // moments[segment], the segment found in table
 const SOURCE_PREFIX: u32 = 2u; // (rows[row] + moments[block]) / tokens seen: causal, and block-causal in blocks of 2, 4, 8
 const SOURCE_ROW: u32 = 3u; // rows[row] / table[row]: full masks
+
+const PREFIX_TABLE_MASK: u32 = 1u; // table [batch rows, queries]: 0 for queries that see nothing
+const PREFIX_TABLE_COUNTS: u32 = 2u; // table [batch rows]: tokens seen before this call
 
 // A slab is a rectangle of batch rows and queries; its local row is (batch row, query).
 fn query_of_row(row: u32) -> vec2u {
@@ -18,14 +21,18 @@ fn row_moments(row: u32, col: u32) -> vec4f {
       return moments[(search_table(0u, shape.packed_segments, query.y) - shape.first_segment) * shape.stride4 + col];
     }
     case SOURCE_PREFIX: {
-      if (shape.has_query_mask != 0u) {
+      if (shape.prefix_table == PREFIX_TABLE_MASK) {
         if (table[query.x * shape.query_length + query.y] == 0u) {
           return vec4f();
         }
       }
       let block = row / shape.slab_queries * shape.slab_blocks + row % shape.slab_queries / shape.block_tokens;
       let seen = min((query.y / shape.segment_length + 1u) * shape.segment_length, shape.query_length);
-      return (rows[row * shape.stride4 + col] + moments[block * shape.stride4 + col]) / f32(seen);
+      var count = f32(seen);
+      if (shape.prefix_table == PREFIX_TABLE_COUNTS) {
+        count += bitcast<f32>(table[shape.table_offset + query.x]);
+      }
+      return (rows[row * shape.stride4 + col] + moments[block * shape.stride4 + col]) / count;
     }
     case SOURCE_ROW: {
       return rows[row * shape.stride4 + col] / bitcast<f32>(table[shape.table_offset + row]);

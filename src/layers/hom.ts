@@ -5,9 +5,10 @@ import type { Gpu } from "../runtime/gpu.ts";
 import { Program } from "../runtime/program.ts";
 import { allOf, checkGpu, Tensor } from "../runtime/tensor.ts";
 import type { GPUBuffer, GPUCommandEncoder } from "../webgpu.ts";
-import { blockTokensFor, type HomCall, minimumScratch, planHom } from "./hom_plan.ts";
+import { type HomCall, minimumScratch, planHom } from "./hom_plan.ts";
 import { HomMask, type MaskShape, type MaskSpec, type ResolvedMask, resolveMask, uploadMask } from "./mask.ts";
 import { packLinear } from "./params.ts";
+import { blockTokensFor } from "./planner.ts";
 
 export interface HomConfig {
   /** D, the model width. */

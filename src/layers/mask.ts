@@ -1,7 +1,8 @@
 import { checkInteger, describe, rangeError, raw, typeError } from "../checks.ts";
 import type { Gpu } from "../runtime/gpu.ts";
 import type { GPUBuffer } from "../webgpu.ts";
-import { firstBlocks, type MaskPlan } from "./hom_plan.ts";
+import type { MaskPlan } from "./hom_plan.ts";
+import { firstBlocks } from "./planner.ts";
 
 /**
  * What a query may see of the context; see the table of masks in the README.

@@ -46,7 +46,7 @@ export interface MomentSource {
     readonly segment_length: number;
     readonly packed_segments: number;
     readonly table_offset: number;
-    readonly has_query_mask: number;
+    readonly prefix_table: number;
   };
 }
 

@@ -1,0 +1,397 @@
+import { planGate } from "../ops/gate.ts";
+import { planLinear } from "../ops/linear.ts";
+import { planMoments } from "../ops/moments.ts";
+import { bindRows, type Rows } from "../ops/op.ts";
+import { planPrefixMoments } from "../ops/prefix_moments.ts";
+import { planSelect, SELECT_MAX_DIM } from "../ops/select.ts";
+import { type Activation, type MomentSource, RANGE_LENGTHS, RANGE_PACKED, RANGE_REGULAR, SOURCE_PREFIX, type TokenBlocks } from "../ops/types.ts";
+import type { GpuLimits } from "../runtime/gpu.ts";
+import { BIND_ALIGNMENT, GROUP, type Slot, type Step, TILE_ROWS } from "../runtime/kernel.ts";
+import type { Tuning } from "../runtime/tuning.ts";
+
+export interface HomPlanConfig {
+  readonly dim: number;
+  readonly order: number;
+  readonly orderExpand: number;
+  readonly activation: Activation;
+  readonly scratchBudget: number;
+}
+
+/** Lengths, and where the tensors lie in their buffers, in bytes. */
+export interface PlannedCall {
+  readonly batch: number;
+  readonly queryLength: number;
+  readonly contextLength: number;
+  readonly query: number;
+  readonly context: number;
+  readonly out: number;
+  /** Added to the output where given. */
+  readonly residual?: number | undefined;
+}
+
+/** vec4s of one order's channels, and of a row of moments. */
+export function momentLayout(config: Pick<HomPlanConfig, "dim" | "order" | "orderExpand">): { expand4: number; stride4: number } {
+  const expand4 = Math.ceil((config.orderExpand * config.dim) / 4);
+  return { expand4, stride4: config.order * expand4 };
+}
+
+/** lavapipe shares 65,535 loop iterations among all loops of an invocation and then silently stops; half of that leaves room. */
+export const MAX_INNER_STEPS = 30_000;
+
+/** Tokens of a block: the tuned number, halved until an invocation's inner steps stay under MAX_INNER_STEPS. */
+export function blockTokensFor(tuned: number, config: Pick<HomPlanConfig, "dim" | "order">): number {
+  let tokens = tuned;
+  while (tokens > TILE_ROWS && (tokens / TILE_ROWS) * config.order * Math.ceil(config.dim / 4) > MAX_INNER_STEPS) tokens /= 2;
+  return tokens;
+}
+
+/** The number of each packed segment's first block; the last entry is the number of blocks. */
+export function firstBlocks(cuSeqlens: Uint32Array, blockTokens: number): Uint32Array<ArrayBuffer> {
+  const starts = new Uint32Array(cuSeqlens.length);
+  for (let s = 1; s < cuSeqlens.length; s++) {
+    const length = (cuSeqlens[s] ?? 0) - (cuSeqlens[s - 1] ?? 0);
+    starts[s] = (starts[s - 1] ?? 0) + Math.ceil(length / blockTokens);
+  }
+  return starts;
+}
+
+/** Block sums that one dispatch left in scratch, to be added to their segments. */
+export interface BlockSums {
+  readonly partial: Slot;
+  readonly firstSegment: number;
+  readonly segments: number;
+  readonly blocksPerSegment: number;
+  /** Segments of different numbers of blocks: where in `table` their first blocks are, and the first block of this dispatch. */
+  readonly ragged: { readonly table: Slot; readonly offset: number; readonly firstBlock: number } | undefined;
+  /** First and last part of these segments. */
+  readonly first: boolean;
+  readonly last: boolean;
+}
+
+/** Equally long stretches of the context's rows. */
+export interface Segments {
+  readonly firstSegment: number;
+  readonly segments: number;
+  readonly segmentsPerRow: number;
+  readonly segmentLength: number;
+  readonly kind: "none" | "padding" | "lengths";
+}
+
+export interface Rectangle {
+  readonly firstBatchRow: number;
+  readonly batchRows: number;
+  readonly firstQuery: number;
+  readonly queries: number;
+}
+
+/** Where the queries of a slab find their moments; what is left out does not matter to this source. */
+export interface Source {
+  readonly source: MomentSource["source"];
+  readonly moments: Slot;
+  readonly table?: Slot | undefined;
+  readonly firstSegment?: number;
+  readonly segmentsPerRow?: number;
+  readonly segmentLength?: number;
+  readonly packedSegments?: number;
+  readonly tableOffset?: number;
+  readonly blocks?: number;
+  readonly blockTokens?: number;
+  readonly prefixTable?: "none" | "mask" | "counts";
+}
+
+/**
+ * Collects the dispatches of one call, cut so that scratch stays within the budget and bindings within the device's limits. Slabs of a sum are
+ * cut at whole groups of blocks: the order of additions, and with it every bit, does not depend on the batch.
+ *
+ * Buffers of a step: query, context, out, residual, projections, ag, mask, table, divisors are the caller's; the others are scratch.
+ */
+export class Planner {
+  readonly steps: Step[] = [];
+  readonly scratch = new Map<string, number>();
+  readonly config: HomPlanConfig;
+  readonly call: PlannedCall;
+  readonly maxWorkgroups: number;
+  readonly maxBinding: number;
+  readonly expand4: number;
+  readonly stride4: number;
+  /** Bytes of a row of moments. */
+  readonly rowBytes: number;
+  readonly blockTokens: number;
+  readonly prefixBlockTokens: number;
+  readonly projections: Slot;
+  readonly #ag: Slot;
+  readonly #fused: boolean;
+
+  constructor(config: HomPlanConfig, tuning: Tuning, limits: GpuLimits, call: PlannedCall) {
+    this.config = config;
+    this.call = call;
+    this.maxWorkgroups = limits.maxComputeWorkgroupsPerDimension;
+    this.maxBinding = limits.maxStorageBufferBindingSize - BIND_ALIGNMENT;
+    const { expand4, stride4 } = momentLayout(config);
+    this.expand4 = expand4;
+    this.stride4 = stride4;
+    this.rowBytes = stride4 * 16;
+    this.blockTokens = blockTokensFor(tuning.blockTokens, config);
+    this.prefixBlockTokens = blockTokensFor(tuning.prefixBlockTokens, config);
+    const inner4 = Math.ceil(config.dim / 4);
+    this.projections = { buffer: "projections", offset: 0, size: (4 * inner4 + 1) * 2 * this.rowBytes };
+    this.#ag = { buffer: "ag", offset: 0, size: (4 * stride4 + 1) * inner4 * 16 };
+    const fusedSteps = Math.ceil(stride4 / 16) * (inner4 + 64);
+    this.#fused = config.dim <= Math.min(tuning.fusedSelectMaxDim, SELECT_MAX_DIM) && fusedSteps <= MAX_INNER_STEPS;
+  }
+
+  /** Rows of moments that fit in a quarter of the budget: what partial sums, and what sums of segments, may take. */
+  get sumRows(): number {
+    return Math.floor(this.config.scratchBudget / 4 / this.rowBytes);
+  }
+
+  /** Rows of moments that fit in half of the budget: what a slab of queries or of causal tokens may take. */
+  get slabRows(): number {
+    return Math.floor(this.config.scratchBudget / 2 / this.rowBytes);
+  }
+
+  /** Tokens that one binding can hold. */
+  get bindTokens(): number {
+    return Math.floor(this.maxBinding / (this.config.dim * 4));
+  }
+
+  /** Whole groups of this many tokens where there is room for one, else whole blocks. */
+  wholeSlab(tokens: number): number {
+    const block = this.prefixBlockTokens;
+    const unit = tokens >= GROUP * block ? GROUP * block : block;
+    return Math.max(block, tokens - (tokens % unit));
+  }
+
+  scratchSlot(role: string, bytes: number): Slot {
+    this.scratch.set(role, Math.max(this.scratch.get(role) ?? 0, bytes));
+    return { buffer: role, offset: 0, size: bytes };
+  }
+
+  contextRows(first: number, count: number): Rows {
+    const { dim } = this.config;
+    return { buffer: "context", byteOffset: this.call.context, length: dim, stride: dim, first, count };
+  }
+
+  /** Block sums of segments, in as many dispatches as scratch and bindings ask for. */
+  segmentSums(a: Segments, merge: (sums: BlockSums) => void): void {
+    const { batch, contextLength } = this.call;
+    const { blockTokens } = this;
+    const blocksPerSegment = Math.ceil(Math.min(a.segmentLength, contextLength) / blockTokens);
+    let slab = Math.min(blocksPerSegment, Math.floor(this.sumRows / a.segments));
+    if (a.segments === 1) slab = Math.min(slab, Math.floor(this.bindTokens / blockTokens));
+    slab = slab < blocksPerSegment ? wholeGroups(slab) : slab;
+    const rowOf = (segment: number) => Math.floor(segment / a.segmentsPerRow);
+    const startOf = (segment: number) => rowOf(segment) * contextLength + (segment % a.segmentsPerRow) * a.segmentLength;
+    const lastSegment = a.firstSegment + a.segments - 1;
+    const end = Math.min(startOf(lastSegment) + a.segmentLength, (rowOf(lastSegment) + 1) * contextLength);
+    for (let block = 0; block < blocksPerSegment; block += slab) {
+      const count = Math.min(slab, blocksPerSegment - block);
+      // One segment is bound from its first token of the slab on; several are bound whole.
+      const first = startOf(a.firstSegment) + (a.segments === 1 ? block * blockTokens : 0);
+      const last = a.segments === 1 ? Math.min(first + count * blockTokens, end) : end;
+      const partial = this.scratchSlot("partial", a.segments * count * this.rowBytes);
+      const blocks = this.tokenBlocks({
+        count: a.segments * count,
+        blocksPerSegment: count,
+        firstBlock: block,
+        firstSegment: a.firstSegment,
+        segmentsPerRow: a.segmentsPerRow,
+        segmentLength: a.segmentLength,
+        tokenBase: first,
+        table: a.kind === "lengths" ? { buffer: "table", offset: 0, size: batch * 4 } : undefined,
+      });
+      const weights = bindRows({ buffer: "mask", byteOffset: 0, length: 1, stride: 1, first, count: last - first });
+      this.#moments(
+        this.contextRows(first, last - first),
+        partial,
+        blocks,
+        a.kind === "padding" ? { slot: weights.slot, first: weights.offset } : undefined,
+      );
+      const { firstSegment, segments } = a;
+      const isLast = block + count === blocksPerSegment;
+      merge({ partial, firstSegment, segments, blocksPerSegment: count, ragged: undefined, first: block === 0, last: isLast });
+    }
+  }
+
+  /**
+   * Block sums of packed segments. `chunk` is called with segments [first, end) when all their sums have been merged: as many segments as
+   * scratch and bindings hold at once, or a part of the dispatches of a single long one.
+   */
+  packedSums(cu: Uint32Array, merge: (sums: BlockSums) => void, chunk: (first: number, end: number) => void): void {
+    const segments = cu.length - 1;
+    const starts = firstBlocks(cu, this.blockTokens);
+    const table: Slot = { buffer: "table", offset: 0, size: 2 * (segments + 1) * 4 };
+    const at = (array: Uint32Array, i: number) => array[i] ?? 0;
+    for (let first = 0; first < segments; ) {
+      const fits = (end: number) =>
+        end - first <= this.sumRows && at(starts, end) - at(starts, first) <= this.sumRows && at(cu, end) - at(cu, first) <= this.bindTokens;
+      let end = first + 1;
+      while (end < segments && fits(end + 1)) end++;
+      const count = end - first;
+      const firstBlock = at(starts, first);
+      const blocks = at(starts, end) - firstBlock;
+      const slab = fits(end) ? Math.max(1, blocks) : wholeGroups(Math.min(this.sumRows, Math.floor(this.bindTokens / this.blockTokens)));
+      for (let block = 0; block === 0 || block < blocks; block += slab) {
+        const n = Math.min(slab, blocks - block);
+        const tokenBase = at(cu, first) + block * this.blockTokens;
+        const tokens = (block + n === blocks ? at(cu, end) : tokenBase + n * this.blockTokens) - tokenBase;
+        const partial = this.scratchSlot("partial", Math.max(1, n) * this.rowBytes);
+        if (n > 0) {
+          const packed = {
+            count: n,
+            blocksPerSegment: 1,
+            firstBlock: firstBlock + block,
+            firstSegment: 0,
+            segmentsPerRow: 1,
+            segmentLength: 1,
+            tokenBase,
+          };
+          this.#moments(this.contextRows(tokenBase, tokens), partial, this.tokenBlocks({ ...packed, table, packedSegments: segments }));
+        }
+        const ragged = count > 1 || n === 0 ? { table, offset: segments + 1 + first, firstBlock } : undefined;
+        merge({ partial, firstSegment: first, segments: count, blocksPerSegment: n, ragged, first: block === 0, last: block + n === blocks });
+      }
+      chunk(first, end);
+      first = end;
+    }
+  }
+
+  /** Running sums (or plain moments) of `tokens` tokens of `rows` batch rows, a slab of one row a token. */
+  prefixSlab(a: { role: string; row: number; rows: number; token: number; tokens: number; running: boolean; ahead: number }): Slot {
+    const { contextLength } = this.call;
+    const blockTokens = this.prefixBlockTokens;
+    const blocks = Math.ceil(a.tokens / blockTokens);
+    const first = a.row * contextLength + a.token;
+    // A full mask's product reads tokens in fours.
+    const rows = this.scratchSlot(a.role, (a.running ? a.rows * a.tokens : Math.ceil(a.tokens / 4) * 4) * this.rowBytes);
+    this.steps.push(
+      planPrefixMoments({
+        x: this.contextRows(first, (a.rows - 1) * contextLength + a.tokens),
+        w: this.projections,
+        rows,
+        activation: this.config.activation,
+        order: this.config.order,
+        expand4: this.expand4,
+        blocks: this.tokenBlocks({
+          count: a.rows * blocks,
+          blocksPerSegment: blocks,
+          firstBlock: a.token / blockTokens,
+          firstSegment: a.row,
+          segmentsPerRow: 1,
+          segmentLength: contextLength,
+          tokenBase: first,
+          blockTokens,
+        }),
+        slabTokens: a.tokens,
+        running: a.running,
+        ahead: a.ahead,
+        maxWorkgroups: this.maxWorkgroups,
+      }),
+    );
+    return rows;
+  }
+
+  /** Queries whose moments are means of segments: as many slabs as scratch and bindings ask for. */
+  queries(all: Rectangle, source: Source): void {
+    const capacity = this.#fused ? this.bindTokens : Math.min(this.slabRows, this.bindTokens);
+    const rowsAtOnce = Math.max(1, Math.min(all.batchRows, Math.floor(capacity / this.call.queryLength)));
+    const queriesAtOnce = rowsAtOnce === 1 ? Math.min(all.queries, capacity) : all.queries;
+    for (let row = 0; row < all.batchRows; row += rowsAtOnce) {
+      for (let query = 0; query < all.queries; query += queriesAtOnce) {
+        const rectangle = {
+          firstBatchRow: all.firstBatchRow + row,
+          batchRows: Math.min(rowsAtOnce, all.batchRows - row),
+          firstQuery: all.firstQuery + query,
+          queries: Math.min(queriesAtOnce, all.queries - query),
+        };
+        const rows = this.#fused ? undefined : this.scratchSlot("rows", rectangle.batchRows * rectangle.queries * this.rowBytes);
+        this.slab(rectangle, source, rows);
+      }
+    }
+  }
+
+  /** Selection and output of one slab of queries; `rows` holds sums that the source reads, or room for the gated moments, or both. */
+  slab(r: Rectangle, source: Source, rows: Slot | undefined): void {
+    const { dim } = this.config;
+    const { queryLength, query, out, residual } = this.call;
+    const first = r.firstBatchRow * queryLength + r.firstQuery;
+    const view = { length: dim, stride: dim, first, count: r.batchRows * r.queries, span: r.queries, pitch: queryLength };
+    const x: Rows = { buffer: "query", byteOffset: query, ...view };
+    const y: Rows = { buffer: "out", byteOffset: out, ...view };
+    const plus: Rows | undefined = residual === undefined ? undefined : { buffer: "residual", byteOffset: residual, ...view };
+    const { prefixTable = "none" } = source;
+    const from: MomentSource = {
+      source: source.source,
+      moments: source.moments,
+      table: source.table,
+      uniforms: {
+        first_batch_row: r.firstBatchRow,
+        first_query: r.firstQuery,
+        query_length: queryLength,
+        slab_queries: r.queries,
+        slab_blocks: source.blocks ?? 1,
+        block_tokens: source.blockTokens ?? 1,
+        first_segment: source.firstSegment ?? 0,
+        segments_per_row: source.segmentsPerRow ?? 1,
+        segment_length: source.segmentLength ?? 1,
+        packed_segments: source.packedSegments ?? 0,
+        table_offset: source.tableOffset ?? 0,
+        prefix_table: source.source === SOURCE_PREFIX ? ["none", "mask", "counts"].indexOf(prefixTable) : 0,
+      },
+    };
+    const common = { stride4: this.stride4, maxWorkgroups: this.maxWorkgroups };
+    if (this.#fused || !rows) {
+      this.steps.push(planSelect({ ...common, x, w: this.projections, wOut: this.#ag, y, residual: plus, rows, from }));
+      return;
+    }
+    const length = this.stride4 * 4;
+    const gated: Rows = { buffer: rows.buffer, byteOffset: 0, length, stride: length, first: 0, count: view.count };
+    this.steps.push(
+      planGate({ ...common, x, w: this.projections, rows, from }),
+      planLinear({ x: gated, w: this.#ag, y, residual: plus, maxWorkgroups: this.maxWorkgroups }),
+    );
+  }
+
+  tokenBlocks(a: {
+    count: number;
+    blocksPerSegment: number;
+    firstBlock: number;
+    firstSegment: number;
+    segmentsPerRow: number;
+    segmentLength: number;
+    tokenBase: number;
+    blockTokens?: number;
+    table?: Slot | undefined;
+    packedSegments?: number;
+  }): TokenBlocks {
+    const packed = a.packedSegments !== undefined;
+    return {
+      count: a.count,
+      uniforms: {
+        blocks: a.count,
+        block_tokens: a.blockTokens ?? this.blockTokens,
+        blocks_per_segment: a.blocksPerSegment,
+        first_block: a.firstBlock,
+        first_segment: a.firstSegment,
+        segments_per_row: a.segmentsPerRow,
+        segment_length: a.segmentLength,
+        row_tokens: this.call.contextLength,
+        token_base: a.tokenBase,
+        range_mode: packed ? RANGE_PACKED : a.table ? RANGE_LENGTHS : RANGE_REGULAR,
+        packed_segments: a.packedSegments ?? 0,
+      },
+      table: a.table,
+    };
+  }
+
+  #moments(x: Rows, partial: Slot, blocks: TokenBlocks, weights?: { slot: Slot; first: number }): void {
+    const { activation, order } = this.config;
+    const { expand4, maxWorkgroups } = this;
+    this.steps.push(planMoments({ x, w: this.projections, partial, activation, order, expand4, blocks, weights, maxWorkgroups }));
+  }
+}
+
+/** The largest number of blocks that is whole groups, where there is room for one. */
+function wholeGroups(blocks: number): number {
+  return Math.max(1, blocks > GROUP ? blocks - (blocks % GROUP) : blocks);
+}
