@@ -6,7 +6,7 @@
 //   moments, table: see row_moments.wgsl
 //   rows   [slab rows, k·E]     in: running sums or weighted sums, where the source is one of them; out: gated moments, in place
 //
-// One invocation owns 8 query rows x 4 channels. Cost for T rows: reads T·D, k·E·D weights, writes T·k·E; 2·T·D·k·E FLOPs.
+// One invocation owns TILE_ROWS query rows x 4 channels. Cost for T rows: reads T·D, k·E·D weights, writes T·k·E; 2·T·D·k·E FLOPs.
 // Uses tile, load_x, activations, row_moments, search_table.
 
 struct Shape {

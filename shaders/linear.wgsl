@@ -5,7 +5,7 @@
 //   x     [rows, inner]        w [inner + 1, outer]: weight transposed, then bias; outer padded to a multiple of 4
 //   y, residual [rows, outer]  (residual read when has_residual)
 //
-// One invocation owns 8 rows x 4 outputs. Cost: reads rows·inner, outer·inner weights, writes rows·outer; 2·rows·inner·outer FLOPs.
+// One invocation owns TILE_ROWS rows x 4 outputs. Cost: reads rows·inner, outer·inner weights, writes rows·outer; 2·rows·inner·outer FLOPs.
 // Uses tile, load_x, store_y, activations.
 
 struct Shape {

@@ -66,7 +66,7 @@ fn main(@builtin(global_invocation_id) id: vec3u, @builtin(num_workgroups) grid:
   for (var token = range.x; token < range.y; token += TILE_ROWS) {
     let count = min(TILE_ROWS, range.y - token);
     let row = row_base + token - range.x;
-    var m = tile_of_rows(vec4f(1.0), vec4f(1.0));
+    var m = tile_ones();
     for (var i = 0u; i < order; i++) {
       let col = i * expand4 + channel;
       let z = tile_activate(tile_linear(token, range.y - 1u, col, inner4, w_stride4));

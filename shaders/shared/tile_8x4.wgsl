@@ -57,6 +57,14 @@ fn tile_linear(row: u32, last: u32, col: u32, inner4: u32, stride4: u32) -> Tile
   return tile_add(tile_product(row, last, col, inner4, stride4), w[4u * inner4 * stride4 + col]);
 }
 
+fn tile_ones() -> Tile {
+  return tile_of_rows(vec4f(1.0), vec4f(1.0));
+}
+
+fn tile_subtract(a: Tile, b: Tile) -> Tile {
+  return Tile(a.r0 - b.r0, a.r1 - b.r1, a.r2 - b.r2, a.r3 - b.r3, a.r4 - b.r4, a.r5 - b.r5, a.r6 - b.r6, a.r7 - b.r7);
+}
+
 fn tile_add(z: Tile, v: vec4f) -> Tile {
   return Tile(z.r0 + v, z.r1 + v, z.r2 + v, z.r3 + v, z.r4 + v, z.r5 + v, z.r6 + v, z.r7 + v);
 }

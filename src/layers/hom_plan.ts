@@ -161,6 +161,7 @@ function causal(p: Planner, ahead: number, queryMask: boolean): void {
           rows,
           running: p.scratchSlot("running", batchRows * 2 * p.rowBytes),
           carry,
+          firstBatchRow: row,
           batchRows,
           stride4: p.stride4,
           blocks,

@@ -299,9 +299,13 @@ export class Hlm {
     let x = scratch("x0", dim);
     let spare = scratch("x1", dim);
 
-    this.#embedding(rows).encode(encoder, { ids: idBuffer, table, y: embedded.buffer });
+    const positionRows = gpu.upload(
+      "hom.embed.position_rows",
+      Uint32Array.from({ length: rows }, (_, i) => i),
+    );
     positions[0].record(encoder, { x: { buffer: featureBuffer, byteOffset: 0 }, y: hidden, rows });
-    positions[1].record(encoder, { x: hidden, y: x, residual: embedded, rows });
+    positions[1].record(encoder, { x: hidden, y: embedded, rows });
+    this.#embedding(rows).encode(encoder, { ids: idBuffer, positionRows, table, positions: embedded.buffer, y: x.buffer });
     const resolved = { plan: { kind: "causal", ahead: 1 }, uploads: {}, key: "causal" } as const;
     const shape = { batch, queryLength: length, contextLength: length };
     const free = blocks.flatMap((block) => {
@@ -311,7 +315,7 @@ export class Hlm {
     });
     output.record(encoder, { x, y: { buffer: logits, byteOffset: 0 }, rows });
     gpu.device.queue.submit([encoder.finish()]);
-    return [...free, () => idBuffer.destroy(), () => featureBuffer.destroy()];
+    return [...free, () => idBuffer.destroy(), () => positionRows.destroy(), () => featureBuffer.destroy()];
   }
 
   #embedding(tokens: number): Program {
@@ -320,7 +324,9 @@ export class Hlm {
       const { dim, vocabSize } = this.config;
       const step = planEmbed({
         ids: { buffer: "ids", offset: 0, size: Math.max(16, tokens * 4) },
+        positionRows: { buffer: "positionRows", offset: 0, size: Math.max(16, tokens * 4) },
         table: { buffer: "table", offset: 0, size: Math.max(16, vocabSize * dim * 4) },
+        positions: { buffer: "positions", offset: 0, size: Math.max(16, tokens * dim * 4) },
         y: { buffer: "y", offset: 0, size: Math.max(16, tokens * dim * 4) },
         tokens,
         dim,

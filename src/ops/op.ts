@@ -3,8 +3,10 @@ import loadScalar from "../../shaders/shared/load_x_scalar.wgsl?raw";
 import loadVec4 from "../../shaders/shared/load_x_vec4.wgsl?raw";
 import rowMoments from "../../shaders/shared/row_moments.wgsl?raw";
 import searchTable from "../../shaders/shared/search_table.wgsl?raw";
+import stateLevels from "../../shaders/shared/state_levels.wgsl?raw";
 import storeScalar from "../../shaders/shared/store_y_scalar.wgsl?raw";
 import storeVec4 from "../../shaders/shared/store_y_vec4.wgsl?raw";
+import tileOfOne from "../../shaders/shared/tile_1x4.wgsl?raw";
 import tile from "../../shaders/shared/tile_8x4.wgsl?raw";
 import tokenRange from "../../shaders/shared/token_range.wgsl?raw";
 import {
@@ -18,7 +20,7 @@ import {
   WORKGROUP_SIZE,
 } from "../runtime/kernel.ts";
 
-type SharedFile = "tile" | "load_x" | "store_y" | "row_moments" | "search_table" | "token_range";
+type SharedFile = "tile" | "load_x" | "store_y" | "row_moments" | "search_table" | "state_levels" | "token_range";
 
 const ACTIVATIONS: readonly NonNullable<Variant["activation"]>[] = ["gelu", "tanh", "identity", "x_erf", "silu"];
 
@@ -47,11 +49,12 @@ export function defineKernel(spec: OpSpec): Kernel {
 
   const files = (variant: Variant): string[] =>
     uses.flatMap((file) => {
-      if (file === "tile") return [tile, activations];
+      if (file === "tile") return [variant.tile === "1x4" ? tileOfOne : tile, activations];
       if (file === "load_x") return [variant.x === "scalar" ? loadScalar : loadVec4];
       if (file === "store_y") return [variant.y === "scalar" ? storeScalar : storeVec4];
       if (file === "row_moments") return [rowMoments];
       if (file === "search_table") return [searchTable];
+      if (file === "state_levels") return [stateLevels];
       return [tokenRange];
     });
   const used = Object.keys(Object.assign({}, ...variants)) as (keyof Variant)[];

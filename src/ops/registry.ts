@@ -1,4 +1,5 @@
 import type { Kernel } from "../runtime/kernel.ts";
+import { combineStates } from "./combine_states.ts";
 import { embed } from "./embed.ts";
 import { gate } from "./gate.ts";
 import { linear } from "./linear.ts";
@@ -6,9 +7,29 @@ import { maskMoments } from "./mask_moments.ts";
 import { mergeMoments } from "./merge_moments.ts";
 import { moments } from "./moments.ts";
 import { prefixMoments } from "./prefix_moments.ts";
+import { sample } from "./sample.ts";
 import { scanMoments } from "./scan_moments.ts";
 import { scanSegments } from "./scan_segments.ts";
 import { select } from "./select.ts";
+import { stateTotals } from "./state_totals.ts";
+import { step } from "./step.ts";
+import { updateState } from "./update_state.ts";
 
-/** Every kernel, in the order of the forward pass; the compile test and the bench walk this list. */
-export const kernels: readonly Kernel[] = [embed, moments, mergeMoments, prefixMoments, scanMoments, scanSegments, maskMoments, gate, select, linear];
+/** Every kernel, in the order of the forward pass, then those of streaming; the compile test and the bench walk this list. */
+export const kernels: readonly Kernel[] = [
+  embed,
+  moments,
+  mergeMoments,
+  prefixMoments,
+  scanMoments,
+  scanSegments,
+  maskMoments,
+  gate,
+  select,
+  linear,
+  step,
+  updateState,
+  stateTotals,
+  combineStates,
+  sample,
+];

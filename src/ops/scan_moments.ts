@@ -1,12 +1,15 @@
 import source from "../../shaders/scan_moments.wgsl?raw";
 import { type Slot, type Step, WORKGROUP_SIZE } from "../runtime/kernel.ts";
-import { defineKernel, workgroupsFor } from "./op.ts";
+import { defineKernel, EMPTY, workgroupsFor } from "./op.ts";
 
 export const scanMoments = defineKernel({ name: "scan_moments", source });
 
 export interface ScanMomentsArguments {
   readonly rows: Slot;
   readonly running: Slot;
+  /** Sums of all batch rows before this call. */
+  readonly initial?: Slot | undefined;
+  readonly firstBatchRow: number;
   readonly carry: Slot;
   readonly batchRows: number;
   readonly stride4: number;
@@ -31,8 +34,10 @@ export function planScanMoments(a: ScanMomentsArguments): Step {
       slab_tokens: a.slabTokens,
       first_block: a.firstBlock,
       accumulate: a.accumulate ? 1 : 0,
+      has_initial: a.initial ? 1 : 0,
+      first_batch_row: a.firstBatchRow,
     },
-    slots: { rows: a.rows, running: a.running, carry: a.carry },
+    slots: { rows: a.rows, initial: a.initial ?? EMPTY, running: a.running, carry: a.carry },
     workgroups: workgroupsFor(Math.ceil((a.batchRows * a.stride4) / WORKGROUP_SIZE), a.maxWorkgroups),
     bytesRead: a.carry.size + (a.accumulate ? a.running.size : 0),
     bytesWritten: a.carry.size + a.running.size,

@@ -18,6 +18,8 @@ export interface Variant {
   /** The same for rows of y. */
   readonly y?: "vec4" | "scalar";
   readonly activation?: "gelu" | "tanh" | "identity" | "x_erf" | "silu";
+  /** Rows x channels of the register tile: one row for decoding, eight otherwise. */
+  readonly tile?: "1x4" | "8x4";
   /** Lanes over the outputs of select.wgsl. */
   readonly lanes?: 16 | 32 | 64;
 }
@@ -56,8 +58,13 @@ export interface Step {
 export const WORKGROUP_SIZE = 64;
 /** Partial sums are added in groups of this many: two levels keep the error of long sums small. */
 export const GROUP = 32;
-/** Rows of a register tile (shaders/shared/tile_8x4.wgsl). */
+/** Rows of a register tile (shaders/shared/tile_8x4.wgsl), where a kernel has no smaller one. */
 export const TILE_ROWS = 8;
+
+/** The tile for this many rows: filling a quarter of the larger one is where they meet. */
+export function tileFor(rows: number): { tile: "1x4" | "8x4"; tileRows: number } {
+  return rows <= 2 ? { tile: "1x4", tileRows: 1 } : { tile: "8x4", tileRows: TILE_ROWS };
+}
 /** Bind offsets are multiples of this on every adapter (the largest `minStorageBufferOffsetAlignment` allowed). */
 export const BIND_ALIGNMENT = 256;
 

@@ -1,0 +1,51 @@
+// A register tile of one row: the functions of tile_8x4.wgsl that kernels for few rows use. Decoding a single sequence would
+// waste seven rows of eight.
+
+const TILE_ROWS: u32 = 1u;
+
+struct Tile {
+  r0: vec4f,
+}
+
+// sum over inner of x[row, inner] * w[inner, col]
+fn tile_product(row: u32, last: u32, col: u32, inner4: u32, stride4: u32) -> Tile {
+  let p0 = x_base(min(row, last));
+  let stride_2 = 2u * stride4;
+  let stride_3 = 3u * stride4;
+  let stride_4 = 4u * stride4;
+  var i = col;
+  var r0 = vec4f();
+  for (var k = 0u; k < inner4; k++) {
+    r0 += mat4x4f(w[i], w[i + stride4], w[i + stride_2], w[i + stride_3]) * load_x(p0, k);
+    i += stride_4;
+  }
+  return Tile(r0);
+}
+
+fn tile_linear(row: u32, last: u32, col: u32, inner4: u32, stride4: u32) -> Tile {
+  return tile_add(tile_product(row, last, col, inner4, stride4), w[4u * inner4 * stride4 + col]);
+}
+
+fn tile_ones() -> Tile {
+  return Tile(vec4f(1.0));
+}
+
+fn tile_add(z: Tile, v: vec4f) -> Tile {
+  return Tile(z.r0 + v);
+}
+
+fn tile_subtract(a: Tile, b: Tile) -> Tile {
+  return Tile(a.r0 - b.r0);
+}
+
+fn tile_activate(z: Tile) -> Tile {
+  return Tile(activate(z.r0));
+}
+
+fn tile_multiply(a: Tile, b: Tile) -> Tile {
+  return Tile(a.r0 * b.r0);
+}
+
+fn tile_row(z: Tile, r: u32) -> vec4f {
+  return z.r0;
+}

@@ -1,0 +1,40 @@
+import source from "../../shaders/step.wgsl?raw";
+import { type Slot, type Step, tileFor, WORKGROUP_SIZE } from "../runtime/kernel.ts";
+import { bindRows, defineKernel, type Rows, variantsOf, workgroupsFor, xUniforms } from "./op.ts";
+import type { Activation } from "./types.ts";
+
+export const step = defineKernel({
+  name: "step",
+  source,
+  uses: ["tile", "load_x", "state_levels"],
+  variants: variantsOf({ x: ["vec4", "scalar"], activation: ["gelu", "tanh", "identity", "x_erf"], tile: ["1x4", "8x4"] }),
+});
+
+export interface StepArguments {
+  /** The tokens' rows; with a window, the ring of the last tokens. */
+  readonly x: Rows;
+  readonly w: Slot;
+  readonly entry: Slot;
+  readonly levels: Slot;
+  readonly rows: Slot;
+  readonly activation: Activation;
+  readonly order: number;
+  readonly expand4: number;
+  readonly batch: number;
+  readonly maxWorkgroups: number;
+}
+
+/** State update and gated mean of one token a batch row; one dispatch. */
+export function planStep(a: StepArguments): Step {
+  const bound = bindRows(a.x);
+  const { tile, tileRows } = tileFor(a.batch);
+  return {
+    kernel: step,
+    variant: { x: bound.vec4 ? "vec4" : "scalar", activation: a.activation, tile },
+    uniforms: { ...xUniforms(a.x, bound), order: a.order, expand4: a.expand4, stride4: a.order * a.expand4, batch: a.batch },
+    slots: { x: bound.slot, w: a.w, entry: a.entry, levels: a.levels, rows: a.rows },
+    workgroups: workgroupsFor(Math.ceil((Math.ceil(a.batch / tileRows) * a.expand4) / WORKGROUP_SIZE), a.maxWorkgroups),
+    bytesRead: a.batch * a.x.length * 4 + a.w.size + a.levels.size,
+    bytesWritten: a.levels.size + a.rows.size,
+  };
+}
