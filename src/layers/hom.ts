@@ -3,12 +3,15 @@ import { WeightsError } from "../errors.ts";
 import { ACTIVATIONS, type Activation } from "../ops/types.ts";
 import type { Gpu } from "../runtime/gpu.ts";
 import { Program } from "../runtime/program.ts";
+import { ProgramCache } from "../runtime/program_cache.ts";
 import { allOf, checkGpu, Tensor } from "../runtime/tensor.ts";
 import type { GPUBuffer, GPUCommandEncoder } from "../webgpu.ts";
 import { type HomCall, minimumScratch, planHom } from "./hom_plan.ts";
 import { HomMask, type MaskShape, type MaskSpec, type ResolvedMask, resolveMask, uploadMask } from "./mask.ts";
 import { packLinear } from "./params.ts";
 import { blockTokensFor } from "./planner.ts";
+import { checkWindow, HomState } from "./state.ts";
+import { type AppendOptions, HomStream, type QueryOptions, type StepOptions } from "./stream.ts";
 
 export interface HomConfig {
   /** D, the model width. */
@@ -72,12 +75,6 @@ interface HomWeights {
   readonly ag: GPUBuffer;
 }
 
-interface CachedProgram {
-  readonly program: Program;
-  /** Recorded into an encoder of the caller's, which may not have been submitted: never destroyed early. */
-  lent: boolean;
-}
-
 /** Memory that a kernel reads or writes. @internal */
 export interface BufferView {
   readonly buffer: GPUBuffer;
@@ -120,8 +117,10 @@ export class HomLayer {
   readonly momentDim: number;
   readonly #weights: HomWeights;
   readonly #blockTokens: number;
-  readonly #programs = new Map<string, CachedProgram>();
+  readonly #programs = new ProgramCache(KEPT_PROGRAMS);
   readonly #status: Promise<Error | undefined>;
+  /** @internal */
+  readonly stream: HomStream;
   #destroyed = false;
 
   private constructor(gpu: Gpu, config: Required<HomConfig>, weights: HomWeights, status: Promise<Error | undefined>) {
@@ -131,6 +130,7 @@ export class HomLayer {
     this.#weights = weights;
     this.#blockTokens = blockTokensFor(gpu.tuning.blockTokens, config);
     this.#status = status;
+    this.stream = new HomStream(gpu, config, weights);
   }
 
   /**
@@ -231,14 +231,50 @@ export class HomLayer {
     return new HomMask(this.gpu, shape, resolved, this.#blockTokens);
   }
 
+  /**
+   * An empty memory of a stream of tokens, for `append`, `query` and `step`.
+   * @param options.batch independent streams; default 1
+   * @param options.window remember the last `window` tokens only; default all
+   */
+  createState(options: { readonly batch?: number; readonly window?: number | undefined } = {}): HomState {
+    const where = "HomLayer.createState";
+    checkObject(where, "options", options, ["batch", "window"]);
+    const batch = checkInteger(where, "batch", options.batch ?? 1, 1, 65_535);
+    const window = checkWindow(where, options.window);
+    this.#checkUsable(where);
+    const { dim, order, orderExpand, activation } = this.config;
+    return new HomState(this.gpu, { dim, order, orderExpand, activation }, batch, window);
+  }
+
+  /** Adds context tokens `[B, n, D]` to the state: its sums grow by their moments, its counts by their number. */
+  append(state: HomState, context: Tensor, options: AppendOptions = {}): void {
+    const where = "HomLayer.append";
+    this.#checkState(where, state);
+    this.stream.append(where, state, context, options);
+  }
+
+  /** What query tokens `[B, T, D]` read from the state, `[B, T, D]`; the state stays as it is. A row that has seen nothing reads zeros. */
+  query(state: HomState, query: Tensor, options: QueryOptions = {}): Tensor {
+    const where = "HomLayer.query";
+    this.#checkState(where, state);
+    return this.stream.query(where, state, query, options);
+  }
+
+  /** Append and query of the same tokens `[B, n, D]`, causal inside the chunk: autoregressive decoding, at a cost that does not depend on the past. */
+  step(state: HomState, tokens: Tensor, options: StepOptions = {}): Tensor {
+    const where = "HomLayer.step";
+    this.#checkState(where, state);
+    return this.stream.step(where, state, tokens, options);
+  }
+
   /** Frees the weights. Results already returned stay valid. */
   destroy(): void {
     if (this.#destroyed) return;
     this.#destroyed = true;
     this.#weights.projections.destroy();
     this.#weights.ag.destroy();
-    for (const { program, lent } of this.#programs.values()) if (!lent) program.destroy();
-    this.#programs.clear();
+    this.#programs.destroy();
+    this.stream.destroy();
   }
 
   [Symbol.dispose](): void {
@@ -248,6 +284,11 @@ export class HomLayer {
   #checkUsable(where: string): void {
     if (this.#destroyed) throw typeError(where, "layer", "be alive", raw("a destroyed layer"));
     this.gpu.checkUsable(where);
+  }
+
+  #checkState(where: string, state: HomState): void {
+    this.#checkUsable(where);
+    if (!(state instanceof HomState)) throw typeError(where, "state", "be a HomState", state, "make one with createState()");
   }
 
   #check(where: string, query: Tensor, options: HomForwardOptions): Call {
@@ -322,23 +363,14 @@ export class HomLayer {
   }
 
   #program(call: HomCall, maskKey: string | undefined, lent: boolean): { program: Program; cached: boolean } {
-    const build = (): CachedProgram => {
+    const build = () => {
       const { steps, scratch } = planHom(this.config, this.gpu.tuning, this.gpu.limits, call);
-      return { program: new Program(this.gpu, steps, scratch), lent };
+      return new Program(this.gpu, steps, scratch);
     };
-    if (maskKey === undefined) return { program: build().program, cached: false };
+    if (maskKey === undefined) return { program: build(), cached: false };
     const { batch, queryLength, contextLength, query, context, out, residual, queryMask } = call;
     const key = [maskKey, batch, queryLength, contextLength, query, context, out, residual, queryMask].join();
-    const entry = this.#programs.get(key) ?? build();
-    entry.lent ||= lent;
-    this.#programs.delete(key);
-    this.#programs.set(key, entry);
-    const [oldest] = this.#programs;
-    if (this.#programs.size > KEPT_PROGRAMS && oldest) {
-      this.#programs.delete(oldest[0]);
-      if (!oldest[1].lent) oldest[1].program.destroy();
-    }
-    return { program: entry.program, cached: true };
+    return { program: this.#programs.get(key, lent, build), cached: true };
   }
 
   #allocate(where: string, { out, query }: Call): BufferView {
@@ -355,7 +387,7 @@ export class HomLayer {
     const shape = { batch: 1, queryLength: 1, contextLength: 1, query: 0, context: 0, out: 0 };
     const masks = [{ kind: "none" }, { kind: "causal", ahead: 1 }] as const;
     const steps = masks.flatMap((mask) => planHom(this.config, this.gpu.tuning, this.gpu.limits, { ...shape, mask }).steps);
-    await Promise.all(steps.map(({ kernel, variant }) => this.gpu.prepare(kernel, variant)));
+    await Promise.all([...steps.map(({ kernel, variant }) => this.gpu.prepare(kernel, variant)), this.stream.prepare()]);
   }
 }
 

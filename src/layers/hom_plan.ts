@@ -140,17 +140,36 @@ function packed(p: Planner, cu: Uint32Array): void {
   );
 }
 
-/** Slabs of running sums: what came before a block is added where a row is read. */
 function causal(p: Planner, ahead: number, queryMask: boolean): void {
   const { batch, contextLength } = p.call;
-  const blockTokens = p.prefixBlockTokens;
   const table: Slot | undefined = queryMask ? { buffer: "table", offset: 0, size: batch * contextLength * 4 } : undefined;
+  causalSlabs(p, { ahead, table, prefixTable: queryMask ? "mask" : "none" });
+}
+
+/** How a causal walk reads its counts, and what a state adds to it. */
+export interface CausalOptions {
+  readonly ahead: number;
+  readonly table?: Slot | undefined;
+  readonly prefixTable: "none" | "mask" | "counts";
+  readonly tableOffset?: number;
+  /** Sums of all batch rows before this call. */
+  readonly initial?: Slot | undefined;
+  /** Called after the last slab of some batch rows, with their sums [rows, 2, k·E]. */
+  readonly done?: (row: number, rows: number, running: Slot) => void;
+}
+
+/** Slabs of running sums: what came before a block is added where a row is read. */
+export function causalSlabs(p: Planner, options: CausalOptions): void {
+  const { ahead, table, prefixTable, tableOffset = 0, initial } = options;
+  const { batch, contextLength } = p.call;
+  const blockTokens = p.prefixBlockTokens;
   const capacity = Math.min(p.slabRows, p.bindTokens);
   const wholeRows = Math.min(batch, Math.floor(capacity / contextLength));
   const rowsAtOnce = Math.max(1, wholeRows);
   const slab = wholeRows >= 1 ? contextLength : p.wholeSlab(capacity);
   for (let row = 0; row < batch; row += rowsAtOnce) {
     const batchRows = Math.min(rowsAtOnce, batch - row);
+    const running = p.scratchSlot("running", batchRows * 2 * p.rowBytes);
     for (let token = 0; token < contextLength; token += slab) {
       const tokens = Math.min(slab, contextLength - token);
       const blocks = Math.ceil(tokens / blockTokens);
@@ -159,7 +178,8 @@ function causal(p: Planner, ahead: number, queryMask: boolean): void {
       p.steps.push(
         planScanMoments({
           rows,
-          running: p.scratchSlot("running", batchRows * 2 * p.rowBytes),
+          running,
+          initial,
           carry,
           firstBatchRow: row,
           batchRows,
@@ -174,10 +194,11 @@ function causal(p: Planner, ahead: number, queryMask: boolean): void {
       );
       p.slab(
         { firstBatchRow: row, batchRows, firstQuery: token, queries: tokens },
-        { source: SOURCE_PREFIX, moments: carry, table, prefixTable: queryMask ? "mask" : "none", blocks, blockTokens, segmentLength: ahead },
+        { source: SOURCE_PREFIX, moments: carry, table, prefixTable, tableOffset, blocks, blockTokens, segmentLength: ahead },
         rows,
       );
     }
+    options.done?.(row, batchRows, running);
   }
 }
 

@@ -3,6 +3,7 @@ import { bindRows } from "../ops/op.ts";
 import type { Gpu } from "../runtime/gpu.ts";
 import type { Step } from "../runtime/kernel.ts";
 import { Program } from "../runtime/program.ts";
+import { ProgramCache } from "../runtime/program_cache.ts";
 import type { GPUBuffer, GPUCommandEncoder } from "../webgpu.ts";
 import type { BufferView } from "./hom.ts";
 import { packLinear } from "./params.ts";
@@ -28,7 +29,7 @@ export class LinearLayer {
   readonly #gpu: Gpu;
   readonly #config: LinearConfig;
   readonly #weights: GPUBuffer;
-  readonly #programs = new Map<string, Program>();
+  readonly #programs = new ProgramCache(KEPT_PROGRAMS);
 
   /** @param weight `[outer, inner]` @param bias `[outer]` */
   constructor(gpu: Gpu, config: LinearConfig, weight: Float32Array, bias: Float32Array | undefined) {
@@ -51,23 +52,17 @@ export class LinearLayer {
 
   record(encoder: GPUCommandEncoder, { x, y, residual, rows }: LinearRecord): void {
     const key = [rows, x.byteOffset, y.byteOffset, residual?.byteOffset].join();
-    let program = this.#programs.get(key);
-    if (!program) {
-      program = new Program(this.#gpu, this.#plan(rows, x.byteOffset, y.byteOffset, residual?.byteOffset), new Map());
-      const [oldest] = this.#programs;
-      if (this.#programs.size >= KEPT_PROGRAMS && oldest) {
-        this.#programs.delete(oldest[0]);
-        oldest[1].destroy();
-      }
-      this.#programs.set(key, program);
-    }
+    const program = this.#programs.get(
+      key,
+      false,
+      () => new Program(this.#gpu, this.#plan(rows, x.byteOffset, y.byteOffset, residual?.byteOffset), new Map()),
+    );
     program.encode(encoder, { x: x.buffer, w: this.#weights, y: y.buffer, residual: residual?.buffer });
   }
 
   destroy(): void {
     this.#weights.destroy();
-    for (const program of this.#programs.values()) program.destroy();
-    this.#programs.clear();
+    this.#programs.destroy();
   }
 
   /** As many dispatches as the device's bindings ask for. */

@@ -68,11 +68,7 @@ export function resolveMask(where: string, mask: MaskSpec | undefined, shape: Ma
   }
   if ("lengths" in mask) {
     const { lengths } = mask;
-    if (!(lengths instanceof Uint32Array)) throw typeError(where, "mask.lengths", "be a Uint32Array", lengths);
-    if (lengths.length !== batch) throw rangeError(where, "mask.lengths", `have ${batch} elements, one a batch row`, raw(`${lengths.length}`));
-    lengths.forEach((length, b) => {
-      if (length > contextLength) throw rangeError(where, `mask.lengths[${b}]`, `be at most the context length ${contextLength}`, length);
-    });
+    checkLengths(where, "mask.lengths", lengths, batch, contextLength);
     return {
       plan: { kind: "lengths" },
       uploads: { table: Uint32Array.from(lengths), divisors: Float32Array.from(lengths, (n) => n + MASK_EPSILON) },
@@ -96,7 +92,12 @@ export function resolveMask(where: string, mask: MaskSpec | undefined, shape: Ma
       key: `full ${maskBatch}`,
     };
   }
-  const cuSeqlens = checkCuSeqlens(where, mask.cuSeqlens, shape);
+  if (batch !== 1 || queryLength !== contextLength) {
+    const got = raw(`batch ${batch}, ${queryLength} queries, ${contextLength} context tokens`);
+    throw rangeError(where, "query and context", "be packed as [1, total, D] for a cuSeqlens mask", got);
+  }
+  checkCuSeqlens(where, "mask.cuSeqlens", mask.cuSeqlens, contextLength);
+  const cuSeqlens = Uint32Array.from(mask.cuSeqlens);
   const table = new Uint32Array(2 * cuSeqlens.length);
   table.set(cuSeqlens);
   table.set(firstBlocks(cuSeqlens, blockTokens), cuSeqlens.length);
@@ -135,12 +136,20 @@ function divisorsOf(weights: Float32Array, rows: number, length: number): Float3
   return divisors;
 }
 
-function checkCuSeqlens(where: string, cuSeqlens: Uint32Array, { batch, queryLength, contextLength }: MaskShape): Uint32Array {
-  const argument = "mask.cuSeqlens";
+/** @internal */
+export function checkLengths(where: string, argument: string, lengths: Uint32Array, batch: number, contextLength: number): void {
+  if (!(lengths instanceof Uint32Array)) throw typeError(where, argument, "be a Uint32Array", lengths);
+  if (lengths.length !== batch) throw rangeError(where, argument, `have ${batch} elements, one a batch row`, raw(`${lengths.length}`));
+  lengths.forEach((length, b) => {
+    if (length > contextLength) throw rangeError(where, `${argument}[${b}]`, `be at most the context length ${contextLength}`, length);
+  });
+}
+
+/** @internal */
+export function checkCuSeqlens(where: string, argument: string, cuSeqlens: Uint32Array, total: number, sequences?: number): void {
   if (!(cuSeqlens instanceof Uint32Array)) throw typeError(where, argument, "be a Uint32Array", cuSeqlens);
-  if (batch !== 1 || queryLength !== contextLength) {
-    const got = raw(`batch ${batch}, ${queryLength} queries, ${contextLength} context tokens`);
-    throw rangeError(where, "query and context", "be packed as [1, total, D] for a cuSeqlens mask", got);
+  if (sequences !== undefined && cuSeqlens.length !== sequences + 1) {
+    throw rangeError(where, argument, `have ${sequences + 1} elements for ${sequences} sequences`, raw(`${cuSeqlens.length}`));
   }
   if (cuSeqlens.length < 2) throw rangeError(where, argument, "have at least 2 elements", raw(`${cuSeqlens.length}`));
   if (cuSeqlens[0] !== 0) throw rangeError(where, `${argument}[0]`, "be 0", cuSeqlens[0]);
@@ -150,8 +159,7 @@ function checkCuSeqlens(where: string, cuSeqlens: Uint32Array, { batch, queryLen
     }
   }
   const last = cuSeqlens[cuSeqlens.length - 1];
-  if (last !== contextLength) throw rangeError(where, `the last element of ${argument}`, `be the total of ${contextLength} tokens`, last);
-  return Uint32Array.from(cuSeqlens);
+  if (last !== total) throw rangeError(where, `the last element of ${argument}`, `be the total of ${total} tokens`, last);
 }
 
 /**

@@ -119,7 +119,7 @@ export class Planner {
   readonly blockTokens: number;
   readonly prefixBlockTokens: number;
   readonly projections: Slot;
-  readonly #ag: Slot;
+  readonly ag: Slot;
   readonly #fused: boolean;
 
   constructor(config: HomPlanConfig, tuning: Tuning, limits: GpuLimits, call: PlannedCall) {
@@ -135,7 +135,7 @@ export class Planner {
     this.prefixBlockTokens = blockTokensFor(tuning.prefixBlockTokens, config);
     const inner4 = Math.ceil(config.dim / 4);
     this.projections = { buffer: "projections", offset: 0, size: (4 * inner4 + 1) * 2 * this.rowBytes };
-    this.#ag = { buffer: "ag", offset: 0, size: (4 * stride4 + 1) * inner4 * 16 };
+    this.ag = { buffer: "ag", offset: 0, size: (4 * stride4 + 1) * inner4 * 16 };
     const fusedSteps = Math.ceil(stride4 / 16) * (inner4 + 64);
     this.#fused = config.dim <= Math.min(tuning.fusedSelectMaxDim, SELECT_MAX_DIM) && fusedSteps <= MAX_INNER_STEPS;
   }
@@ -341,14 +341,14 @@ export class Planner {
     };
     const common = { stride4: this.stride4, maxWorkgroups: this.maxWorkgroups };
     if (this.#fused || !rows) {
-      this.steps.push(planSelect({ ...common, x, w: this.projections, wOut: this.#ag, y, residual: plus, rows, from }));
+      this.steps.push(planSelect({ ...common, x, w: this.projections, wOut: this.ag, y, residual: plus, rows, from }));
       return;
     }
     const length = this.stride4 * 4;
     const gated: Rows = { buffer: rows.buffer, byteOffset: 0, length, stride: length, first: 0, count: view.count };
     this.steps.push(
       planGate({ ...common, x, w: this.projections, rows, from }),
-      planLinear({ x: gated, w: this.#ag, y, residual: plus, maxWorkgroups: this.maxWorkgroups }),
+      planLinear({ x: gated, w: this.ag, y, residual: plus, maxWorkgroups: this.maxWorkgroups }),
     );
   }
 

@@ -117,9 +117,14 @@ export class Tensor {
         "create it with GPUBufferUsage.COPY_SRC",
       );
     }
-    const failure = await this.status;
+    // The copy is submitted before anything is waited for: the caller may destroy the tensor meanwhile, as `using` does.
+    const [failure, bytes] = await Promise.all([
+      this.status,
+      this.gpu.readBytes(where, this.buffer, this.byteOffset, this.size * 4).catch((error: Error) => error),
+    ]);
     if (failure) throw failure;
-    return new Float32Array(await this.gpu.readBytes(where, this.buffer, this.byteOffset, this.size * 4));
+    if (bytes instanceof Error) throw bytes;
+    return new Float32Array(bytes);
   }
 
   /** Frees the buffer, unless it was borrowed. Work already submitted still completes. */

@@ -1,0 +1,127 @@
+import { WeightsError } from "../errors.ts";
+
+/**
+ * The bytes of a saved state, all numbers little-endian:
+ *
+ * | bytes | |
+ * | --- | --- |
+ * | 8 | `HOMSTATE` |
+ * | 4 | version, 1 |
+ * | 4 | n, length of the header in bytes, a multiple of 4 |
+ * | n | header: JSON, filled up with spaces |
+ * | 4·levels·batch·M | f32 partial sums `[levels, batch, M]`; their sum over levels is the state's sum |
+ * | 4·held·batch·D | f32, with a window: the last tokens `[held, batch, D]`, oldest first |
+ * | 4 | CRC-32 (IEEE 802.3) of everything before |
+ */
+const MAGIC = "HOMSTATE";
+const VERSION = 1;
+const PREFIX = 16;
+const MAX_HEADER = 1 << 20;
+
+export interface StateHeader {
+  readonly dim: number;
+  readonly order: number;
+  readonly orderExpand: number;
+  readonly activation: string;
+  readonly batch: number;
+  /** Tokens seen, one number a batch row. */
+  readonly count: readonly number[];
+  /** Additions so far, which decide when a partial sum is full. */
+  readonly additions: number;
+  readonly levels: number;
+  readonly window: number | null;
+  /** Tokens in the window. */
+  readonly held: number;
+}
+
+export interface SavedState {
+  readonly header: StateHeader;
+  readonly sums: Float32Array<ArrayBuffer>;
+  readonly tokens: Float32Array<ArrayBuffer>;
+}
+
+export function writeState({ header, sums, tokens }: SavedState): Uint8Array<ArrayBuffer> {
+  const text = JSON.stringify(header);
+  const json = new TextEncoder().encode(text.padEnd(Math.ceil(text.length / 4) * 4));
+  const bytes = new Uint8Array(PREFIX + json.length + sums.byteLength + tokens.byteLength + 4);
+  const view = new DataView(bytes.buffer);
+  bytes.set(new TextEncoder().encode(MAGIC));
+  view.setUint32(8, VERSION, true);
+  view.setUint32(12, json.length, true);
+  bytes.set(json, PREFIX);
+  let at = PREFIX + json.length;
+  for (const array of [sums, tokens])
+    for (const value of array) {
+      view.setFloat32(at, value, true);
+      at += 4;
+    }
+  view.setUint32(at, crc32(bytes.subarray(0, at)), true);
+  return bytes;
+}
+
+/** @throws WeightsError for anything that `writeState` did not write */
+export function readState(where: string, bytes: Uint8Array): SavedState {
+  const refuse = (what: string): never => {
+    throw new WeightsError(`${where}: bytes must be a saved HomState, got ${what}`);
+  };
+  if (bytes.length < PREFIX + 4) refuse(`${bytes.length} bytes, too few for one`);
+  const view = new DataView(bytes.buffer, bytes.byteOffset, bytes.byteLength);
+  if (MAGIC !== String.fromCharCode(...bytes.subarray(0, 8))) refuse("other contents (no HOMSTATE at the start)");
+  const version = view.getUint32(8, true);
+  if (version !== VERSION) refuse(`version ${version}; this package reads version ${VERSION}`);
+  const headerBytes = view.getUint32(12, true);
+  if (headerBytes % 4 !== 0 || headerBytes > MAX_HEADER || PREFIX + headerBytes + 4 > bytes.length)
+    refuse(`a header of ${headerBytes} bytes in ${bytes.length}`);
+  const end = bytes.length - 4;
+  if (view.getUint32(end, true) !== crc32(bytes.subarray(0, end))) refuse("a wrong checksum; the bytes are truncated or corrupted");
+  const header = parseHeader(bytes.subarray(PREFIX, PREFIX + headerBytes), refuse);
+  const { levels, batch, order, orderExpand, dim, held } = header;
+  const sums = levels * batch * order * orderExpand * dim;
+  const tokens = held * batch * dim;
+  if (PREFIX + headerBytes + (sums + tokens) * 4 !== end)
+    refuse(`${end - PREFIX - headerBytes} bytes of data, where the header asks for ${(sums + tokens) * 4}`);
+  const floats = Float32Array.from({ length: sums + tokens }, (_, i) => view.getFloat32(PREFIX + headerBytes + 4 * i, true));
+  const bad = floats.findIndex((value) => !Number.isFinite(value));
+  if (bad !== -1) refuse(`the value ${floats[bad]} at element ${bad}`);
+  return { header, sums: floats.slice(0, sums), tokens: floats.slice(sums) };
+}
+
+function parseHeader(json: Uint8Array, refuse: (what: string) => never): StateHeader {
+  let header: Record<string, unknown>;
+  try {
+    header = JSON.parse(new TextDecoder("utf-8", { fatal: true }).decode(json)) as Record<string, unknown>;
+  } catch (error) {
+    return refuse(`a header that is not JSON (${(error as Error).message})`);
+  }
+  if (typeof header !== "object" || header === null || Array.isArray(header)) refuse("a header that is not an object");
+  const limits: Record<string, [number, number]> = {
+    dim: [1, 65_536],
+    order: [1, 8],
+    orderExpand: [1, 1024],
+    batch: [1, 2 ** 24],
+    levels: [1, 8],
+    additions: [0, Number.MAX_SAFE_INTEGER],
+    held: [0, 2 ** 31],
+  };
+  for (const [key, [min, max]] of Object.entries(limits)) {
+    const value = header[key];
+    if (typeof value !== "number" || !Number.isInteger(value) || value < min || value > max) refuse(`the header's ${key} ${JSON.stringify(value)}`);
+  }
+  const { count, batch, window, held, activation } = header as unknown as StateHeader;
+  if (typeof activation !== "string") refuse(`the header's activation ${JSON.stringify(activation)}`);
+  const goodCount = (value: unknown) => typeof value === "number" && Number.isFinite(value) && value >= 0;
+  if (!Array.isArray(count) || count.length !== batch || !count.every(goodCount)) refuse(`the header's count ${JSON.stringify(count)?.slice(0, 60)}`);
+  if (window !== null && !(Number.isInteger(window) && window >= 1)) refuse(`the header's window ${JSON.stringify(window)}`);
+  if (held > (window ?? 0)) refuse(`${held} tokens in a window of ${window}`);
+  return header as unknown as StateHeader;
+}
+
+/** CRC-32 of IEEE 802.3 (polynomial 0xedb88320, reflected). */
+function crc32(bytes: Uint8Array): number {
+  let crc = 0xffffffff;
+  for (const byte of bytes) {
+    crc ^= byte;
+    for (let bit = 0; bit < 8; bit++) crc = (crc >>> 1) ^ (crc & 1 ? 0xedb88320 : 0);
+  }
+  return ~crc >>> 0;
+}

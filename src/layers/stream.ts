@@ -1,0 +1,311 @@
+import { checkObject, rangeError, raw, typeError } from "../checks.ts";
+import type { Gpu } from "../runtime/gpu.ts";
+import { Program } from "../runtime/program.ts";
+import { ProgramCache } from "../runtime/program_cache.ts";
+import { Tensor } from "../runtime/tensor.ts";
+import type { GPUBuffer, GPUCommandEncoder } from "../webgpu.ts";
+import type { BufferView, HomConfig } from "./hom.ts";
+import { checkCuSeqlens, checkLengths } from "./mask.ts";
+import { blockTokensFor, firstBlocks } from "./planner.ts";
+import type { HomState } from "./state.ts";
+import { planState, type StateOperation } from "./state_plan.ts";
+
+export interface AppendOptions {
+  /** `[B]`: only the first `lengths[b]` tokens of each row are appended. */
+  readonly lengths?: Uint32Array | undefined;
+  /** `[B + 1]`: the context is `[1, total, D]`, one packed sequence a batch row of the state. */
+  readonly cuSeqlens?: Uint32Array | undefined;
+}
+
+export interface QueryOptions {
+  /** `[B + 1]`: the query is `[1, total, D]`, one packed sequence a batch row of the state. */
+  readonly cuSeqlens?: Uint32Array | undefined;
+  readonly out?: Tensor | undefined;
+  readonly residual?: Tensor | undefined;
+}
+
+export type StepOptions = Omit<QueryOptions, "cuSeqlens">;
+
+/** Memory of one step, all checked. @internal */
+export interface StepRecord {
+  readonly x: BufferView;
+  readonly out: BufferView;
+  readonly residual?: BufferView | undefined;
+  readonly length: number;
+}
+
+const KEPT_PROGRAMS = 32;
+
+/** The streaming half of a layer: what `append`, `query` and `step` do with a state. */
+export class HomStream {
+  readonly #gpu: Gpu;
+  readonly #config: Required<HomConfig>;
+  readonly #weights: Readonly<Record<"projections" | "ag", GPUBuffer>>;
+  readonly #programs = new ProgramCache(KEPT_PROGRAMS);
+
+  constructor(gpu: Gpu, config: Required<HomConfig>, weights: Readonly<Record<"projections" | "ag", GPUBuffer>>) {
+    this.#gpu = gpu;
+    this.#config = config;
+    this.#weights = weights;
+  }
+
+  append(where: string, state: HomState, context: Tensor, options: AppendOptions): void {
+    checkObject(where, "options", options, ["lengths", "cuSeqlens"]);
+    const { lengths, cuSeqlens } = options;
+    state.checkFits(where, this.#gpu, this.#config);
+    const batch = cuSeqlens ? 1 : state.batch;
+    this.#checkTensor(where, "context", context, batch);
+    const length = context.shape[1] ?? 0;
+    if (lengths && cuSeqlens) throw typeError(where, "options", "have lengths or cuSeqlens", raw("both"));
+    if (lengths) checkLengths(where, "lengths", lengths, state.batch, length);
+    if (cuSeqlens) checkCuSeqlens(where, "cuSeqlens", cuSeqlens, length, state.batch);
+    if (state.window !== undefined) {
+      if (lengths || cuSeqlens) throw typeError(where, "options", "be empty for a state with a window", raw(lengths ? "lengths" : "cuSeqlens"));
+      this.#slide(where, state, { x: context, length }, undefined);
+      return;
+    }
+    const tokens = lengths ? [...lengths] : cuSeqlens ? differences(cuSeqlens) : new Array<number>(state.batch).fill(length);
+    const operation: StateOperation = cuSeqlens
+      ? { kind: "appendPacked", cuSeqlens: Uint32Array.from(cuSeqlens) }
+      : { kind: "append", lengths: lengths !== undefined };
+    let table: Uint32Array | undefined = lengths;
+    if (cuSeqlens) {
+      const starts = firstBlocks(cuSeqlens, blockTokensFor(this.#gpu.tuning.blockTokens, this.#config));
+      table = Uint32Array.from([...cuSeqlens, ...starts]);
+    }
+    this.#submit(where, state, { operation, batch, length, tokens, divisors: "after", context, table });
+  }
+
+  query(where: string, state: HomState, query: Tensor, options: QueryOptions): Tensor {
+    checkObject(where, "options", options, ["cuSeqlens", "out", "residual"]);
+    const { cuSeqlens } = options;
+    state.checkFits(where, this.#gpu, this.#config);
+    const batch = cuSeqlens ? 1 : state.batch;
+    this.#checkTensor(where, "query", query, batch);
+    const length = query.shape[1] ?? 0;
+    if (cuSeqlens) checkCuSeqlens(where, "cuSeqlens", cuSeqlens, length, state.batch);
+    this.#checkOutputs(where, query, options);
+    const operation: StateOperation = cuSeqlens ? { kind: "queryPacked", states: state.batch } : { kind: "query" };
+    return this.#withOutput(where, query, options, (out) =>
+      this.#submit(where, state, {
+        operation,
+        batch,
+        length,
+        tokens: undefined,
+        divisors: "after",
+        context: query,
+        out,
+        residual: options.residual,
+        table: cuSeqlens,
+      }),
+    );
+  }
+
+  step(where: string, state: HomState, tokens: Tensor, options: StepOptions): Tensor {
+    checkObject(where, "options", options, ["out", "residual"]);
+    state.checkFits(where, this.#gpu, this.#config);
+    this.#checkTensor(where, "tokens", tokens, state.batch);
+    this.#checkOutputs(where, tokens, options);
+    const length = tokens.shape[1] ?? 0;
+    return this.#withOutput(where, tokens, options, (out) => {
+      if (state.window !== undefined) {
+        this.#slide(where, state, { x: tokens, length }, { out, residual: options.residual });
+        return state.status;
+      }
+      const counts = new Array<number>(state.batch).fill(length);
+      const divisors = length === 1 ? "after" : "before";
+      const call = {
+        operation: { kind: "step" } as const,
+        batch: state.batch,
+        length,
+        tokens: counts,
+        divisors,
+        context: tokens,
+        out,
+        residual: options.residual,
+      } as const;
+      return this.#submit(where, state, call);
+    });
+  }
+
+  /**
+   * Records a step of a state without a window into a model's encoder. The caller has checked everything and calls `state.advance` before it submits.
+   * @internal
+   */
+  recordStep(encoder: GPUCommandEncoder, state: HomState, entry: GPUBuffer, { x, out, residual, length }: StepRecord): void {
+    const program = this.#program({ kind: "step" }, state.batch, length, x.byteOffset, out.byteOffset, residual?.byteOffset);
+    program.encode(encoder, this.#buffers(state, entry, { context: x, out, residual }));
+  }
+
+  /** The same for one token a row of a windowed state, which is copied into the ring's `slot` first. @internal */
+  recordSlide(encoder: GPUCommandEncoder, state: HomState, entry: GPUBuffer, slot: number, { x, out, residual }: Omit<StepRecord, "length">): void {
+    const size = state.batch * this.#config.dim * 4;
+    if (state.history) encoder.copyBufferToBuffer(x.buffer, x.byteOffset, state.history, slot * size, size);
+    const operation = { kind: "stepWindow", ring: (state.window ?? 0) + 1 } as const;
+    const program = this.#program(operation, state.batch, 1, 0, out.byteOffset, residual?.byteOffset);
+    program.encode(encoder, this.#buffers(state, entry, { context: x, out, residual }));
+  }
+
+  /** Kernels of single steps, compiled before the first. */
+  async prepare(): Promise<void> {
+    const { steps } = this.#plan({ kind: "step" }, 1, 1, 0, 0, undefined);
+    await Promise.all(steps.map(({ kernel, variant }) => this.#gpu.prepare(kernel, variant)));
+  }
+
+  destroy(): void {
+    this.#programs.destroy();
+  }
+
+  /** Token by token: each enters the ring and pushes out the one that leaves. */
+  #slide(
+    where: string,
+    state: HomState,
+    tokens: { x: Tensor; length: number },
+    outputs: { out: BufferView; residual: Tensor | undefined } | undefined,
+  ): void {
+    const { dim } = this.#config;
+    const { device } = this.#gpu;
+    const { batch, window = 0 } = state;
+    const bytes = batch * dim * 4;
+    const { x, length } = tokens;
+    // Without outputs only the last window of tokens matters.
+    const from = outputs ? 0 : Math.max(0, length - window);
+    if (from > 0) state.reset();
+    const { status } = this.#gpu.guard(where, () => {
+      const gather = (name: string) => this.#gpu.scratch(name, bytes);
+      const copyRows = (encoder: GPUCommandEncoder, token: number, tensor: BufferView, row: GPUBuffer, toRow: boolean) => {
+        for (let b = 0; b < batch; b++) {
+          const at = tensor.byteOffset + (b * length + token) * dim * 4;
+          if (toRow) encoder.copyBufferToBuffer(tensor.buffer, at, row, b * dim * 4, dim * 4);
+          else encoder.copyBufferToBuffer(row, b * dim * 4, tensor.buffer, at, dim * 4);
+        }
+      };
+      for (let token = from; token < length; token++) {
+        const { slot } = state.advanceWindow();
+        const encoder = device.createCommandEncoder({ label: "hom.step.encoder" });
+        const row = { buffer: gather("step_x"), byteOffset: 0 };
+        const out = { buffer: gather("step_out"), byteOffset: 0 };
+        const residual = outputs?.residual && { buffer: gather("step_residual"), byteOffset: 0 };
+        copyRows(encoder, token, x, row.buffer, true);
+        if (residual && outputs.residual) copyRows(encoder, token, outputs.residual, residual.buffer, true);
+        this.recordSlide(encoder, state, state.entry, slot, { x: row, out, residual });
+        if (outputs) copyRows(encoder, token, outputs.out, out.buffer, false);
+        device.queue.submit([encoder.finish()]);
+      }
+    });
+    state.follow(allOfTensors(status, x, outputs?.residual));
+  }
+
+  #submit(
+    where: string,
+    state: HomState,
+    a: {
+      operation: StateOperation;
+      batch: number;
+      length: number;
+      /** Tokens added to each batch row; undefined for a call that adds nothing. */
+      tokens: readonly number[] | undefined;
+      divisors: "after" | "before";
+      context: Tensor;
+      out?: BufferView;
+      residual?: Tensor | undefined;
+      table?: Uint32Array | undefined;
+    },
+  ): Promise<Error | undefined> {
+    const { operation, context, out, residual } = a;
+    let table: GPUBuffer | undefined;
+    let transient: Program | undefined;
+    const { status } = this.#gpu.guard(where, () => {
+      const offsets = [context.byteOffset, out?.byteOffset ?? 0, residual?.byteOffset] as const;
+      const program = this.#program(operation, a.batch, a.length, ...offsets);
+      if (operation.kind === "appendPacked") transient = program;
+      table = a.table && this.#gpu.upload("hom.state.table", a.table);
+      const encoder = this.#gpu.device.createCommandEncoder({ label: "hom.stream.encoder" });
+      program.encode(encoder, { ...this.#buffers(state, state.entry, { context, out, residual }), table });
+      if (a.tokens) state.advance(a.tokens, a.divisors);
+      else state.writeCounts();
+      this.#gpu.device.queue.submit([encoder.finish()]);
+    });
+    table?.destroy();
+    transient?.destroy();
+    const all = allOfTensors(status, context, residual);
+    if (a.tokens) state.follow(all);
+    return Promise.all([all, state.status]).then(([first, second]) => first ?? second);
+  }
+
+  #buffers(state: HomState, entry: GPUBuffer, views: { context: BufferView; out?: BufferView | undefined; residual?: BufferView | undefined }) {
+    return {
+      query: views.context.buffer,
+      context: views.context.buffer,
+      out: views.out?.buffer,
+      residual: views.residual?.buffer,
+      levels: state.levels,
+      history: state.history,
+      entry,
+      ...this.#weights,
+    };
+  }
+
+  #plan(operation: StateOperation, batch: number, length: number, x: number, out: number, residual: number | undefined) {
+    const call = { batch, queryLength: length, contextLength: length, query: x, context: x, out, residual };
+    return planState(this.#config, this.#gpu.tuning, this.#gpu.limits, call, operation);
+  }
+
+  #program(operation: StateOperation, batch: number, length: number, x: number, out: number, residual: number | undefined): Program {
+    const build = () => {
+      const { steps, scratch } = this.#plan(operation, batch, length, x, out, residual);
+      return new Program(this.#gpu, steps, scratch);
+    };
+    // What depends on the sequences' lengths is not worth keeping.
+    if (operation.kind === "appendPacked") return build();
+    return this.#programs.get([...Object.values(operation), batch, length, x, out, residual].join(), false, build);
+  }
+
+  #withOutput(where: string, like: Tensor, options: StepOptions, run: (out: BufferView) => Promise<Error | undefined>): Tensor {
+    if (options.out) return options.out.overwritten(run(options.out));
+    const { result: buffer, status } = this.#gpu.guard(where, () => Tensor.allocate(where, this.#gpu, "hom.output", like.shape));
+    const done = run({ buffer, byteOffset: 0 });
+    const all = Promise.all([status, done]).then(([first, second]) => first ?? second);
+    return Tensor.adopt(this.#gpu, buffer, like.shape, all);
+  }
+
+  #checkTensor(where: string, name: string, tensor: Tensor, batch: number): void {
+    const { dim } = this.#config;
+    checkAlive(where, name, tensor, this.#gpu);
+    const { shape } = tensor;
+    if (shape.length !== 3 || shape[0] !== batch || shape[2] !== dim) throw rangeError(where, name, `have shape [${batch}, n, ${dim}]`, shape);
+  }
+
+  #checkOutputs(where: string, like: Tensor, options: StepOptions): void {
+    for (const [name, tensor] of Object.entries({ out: options.out, residual: options.residual })) {
+      if (!tensor) continue;
+      checkAlive(where, name, tensor, this.#gpu);
+      if (tensor.shape.join() !== like.shape.join()) throw rangeError(where, name, `have shape [${like.shape.join(", ")}]`, tensor.shape);
+    }
+    const { out, residual } = options;
+    if (out && (out.buffer === like.buffer || out.buffer === residual?.buffer)) {
+      throw typeError(
+        where,
+        "out",
+        "be in a buffer of its own",
+        raw("the buffer of another argument"),
+        "a GPU cannot read and write one buffer in one dispatch",
+      );
+    }
+  }
+}
+
+function checkAlive(where: string, name: string, tensor: Tensor, gpu: Gpu): void {
+  if (!(tensor instanceof Tensor)) throw typeError(where, name, "be a Tensor", tensor, "upload arrays with Tensor.from");
+  if (tensor.destroyed) throw typeError(where, name, "be alive", raw("a destroyed tensor"));
+  if (tensor.gpu.device !== gpu.device) throw typeError(where, name, "be on the layer's device", raw("a tensor of another device"));
+}
+
+function differences(cu: Uint32Array): number[] {
+  return Array.from(cu.subarray(1), (end, s) => end - (cu[s] ?? 0));
+}
+
+async function allOfTensors(status: Promise<Error | undefined>, ...tensors: (Tensor | undefined)[]): Promise<Error | undefined> {
+  const all = await Promise.all([status, ...tensors.map((tensor) => tensor?.status)]);
+  return all.find((failure) => failure !== undefined);
+}

@@ -1,0 +1,35 @@
+import type { Program } from "./program.ts";
+
+interface Entry {
+  readonly program: Program;
+  /** Recorded into an encoder of the caller's, which may not have been submitted: left to the garbage collector. */
+  lent: boolean;
+}
+
+/** The programs used last, by what decides them. */
+export class ProgramCache {
+  readonly #capacity: number;
+  readonly #entries = new Map<string, Entry>();
+
+  constructor(capacity: number) {
+    this.#capacity = capacity;
+  }
+
+  get(key: string, lent: boolean, build: () => Program): Program {
+    const entry = this.#entries.get(key) ?? { program: build(), lent };
+    entry.lent ||= lent;
+    this.#entries.delete(key);
+    this.#entries.set(key, entry);
+    const [oldest] = this.#entries;
+    if (this.#entries.size > this.#capacity && oldest) {
+      this.#entries.delete(oldest[0]);
+      if (!oldest[1].lent) oldest[1].program.destroy();
+    }
+    return entry.program;
+  }
+
+  destroy(): void {
+    for (const { program, lent } of this.#entries.values()) if (!lent) program.destroy();
+    this.#entries.clear();
+  }
+}
