@@ -2,7 +2,7 @@ import { checkInteger } from "../checks.ts";
 import { WeightsError } from "../errors.ts";
 import type { Gpu } from "../runtime/gpu.ts";
 import { Tensor } from "../runtime/tensor.ts";
-import type { GPUCommandEncoder } from "../webgpu.ts";
+import type { GPUComputePassEncoder } from "../webgpu.ts";
 import { type BufferView, type HomConfig, type HomForwardOptions, HomLayer, type HomParams, type HomRecord } from "./hom.ts";
 import { LinearLayer } from "./linear.ts";
 
@@ -70,10 +70,8 @@ export class HomBlock {
     try {
       const { result, status } = this.gpu.guard(where, () => {
         const buffer = out?.buffer ?? Tensor.allocate(where, this.gpu, "hom.block.output", query.shape);
-        const encoder = this.gpu.device.createCommandEncoder({ label: "hom.block.encoder" });
         const rows = (query.shape[0] ?? 0) * (query.shape[1] ?? 0);
-        this.recordFeedForward(encoder, mixed, out ?? { buffer, byteOffset: 0 }, rows);
-        this.gpu.device.queue.submit([encoder.finish()]);
+        this.gpu.submit("block", (pass) => this.recordFeedForward(pass, mixed, out ?? { buffer, byteOffset: 0 }, rows));
         return buffer;
       });
       const all = Promise.all([mixed.status, status]).then(([a, b]) => a ?? b);
@@ -85,23 +83,23 @@ export class HomBlock {
 
   /** The whole block on bare buffers: `x` -> `y` by way of `between`; the residuals are the kernels' epilogues. @internal */
   record(
-    encoder: GPUCommandEncoder,
+    pass: GPUComputePassEncoder,
     call: Omit<HomRecord, "out" | "context" | "residual">,
     between: BufferView,
     y: BufferView,
     rows: number,
   ): (() => void)[] {
-    const free = this.hom.record(encoder, { ...call, context: call.query, residual: call.query, out: between });
-    this.recordFeedForward(encoder, between, y, rows);
+    const free = this.hom.record(pass, { ...call, context: call.query, residual: call.query, out: between });
+    this.recordFeedForward(pass, between, y, rows);
     return free;
   }
 
   /** @internal */
-  recordFeedForward(encoder: GPUCommandEncoder, x: BufferView, y: BufferView, rows: number): void {
+  recordFeedForward(pass: GPUComputePassEncoder, x: BufferView, y: BufferView, rows: number): void {
     const bytes = rows * this.config.ffwExpand * this.config.dim * 4;
     const hidden = { buffer: this.gpu.scratch("hidden", bytes), byteOffset: 0 };
-    this.#up.record(encoder, { x, y: hidden, rows });
-    this.#down.record(encoder, { x: hidden, y, residual: x, rows });
+    this.#up.record(pass, { x, y: hidden, rows });
+    this.#down.record(pass, { x: hidden, y, residual: x, rows });
   }
 
   destroy(): void {

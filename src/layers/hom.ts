@@ -5,7 +5,7 @@ import type { Gpu } from "../runtime/gpu.ts";
 import { Program } from "../runtime/program.ts";
 import { ProgramCache } from "../runtime/program_cache.ts";
 import { allOf, checkGpu, Tensor } from "../runtime/tensor.ts";
-import type { GPUBuffer, GPUCommandEncoder } from "../webgpu.ts";
+import type { GPUBuffer, GPUCommandEncoder, GPUComputePassEncoder } from "../webgpu.ts";
 import { type HomCall, minimumScratch, planHom } from "./hom_plan.ts";
 import { HomMask, type MaskShape, type MaskSpec, type ResolvedMask, resolveMask, uploadMask } from "./mask.ts";
 import { packLinear } from "./params.ts";
@@ -175,13 +175,12 @@ export class HomLayer {
   forward(query: Tensor, options: HomForwardOptions = {}): Tensor {
     const where = "HomLayer.forward";
     const call = this.#check(where, query, options);
-    const { device } = this.gpu;
     let transient: (() => void)[] = [];
     const { result, status } = this.gpu.guard(where, () => {
-      const encoder = device.createCommandEncoder({ label: "hom.forward.encoder" });
       const out = this.#allocate(where, call);
-      transient = this.record(encoder, { ...call, out });
-      device.queue.submit([encoder.finish()]);
+      this.gpu.submit("forward", (pass) => {
+        transient = this.record(pass, { ...call, out });
+      });
       return out.buffer;
     });
     for (const free of transient) free();
@@ -199,7 +198,9 @@ export class HomLayer {
     const call = this.#check(where, query, rest);
     const { result, status } = this.gpu.guard(where, () => {
       const out = this.#allocate(where, call);
-      this.record(encoder, { ...call, out }, true);
+      const pass = encoder.beginComputePass({ label: "hom.encode.pass" });
+      this.record(pass, { ...call, out }, true);
+      pass.end();
       return out.buffer;
     });
     return this.#output(call, result, status);
@@ -333,10 +334,10 @@ export class HomLayer {
   }
 
   /**
-   * Records a checked call on bare buffers: how models chain layers in one encoder. Returns what to free once the encoder is submitted.
+   * Records a checked call on bare buffers: how models chain layers in one pass. Returns what to free once it is submitted.
    * @internal
    */
-  record(encoder: GPUCommandEncoder, call: HomRecord, lent = false): (() => void)[] {
+  record(pass: GPUComputePassEncoder, call: HomRecord, lent = false): (() => void)[] {
     const { query, context, residual, out, shape, resolved, prepared, queryMask } = call;
     const homCall: HomCall = {
       ...shape,
@@ -350,7 +351,7 @@ export class HomLayer {
     const { program, cached } = this.#program(homCall, resolved.key, lent);
     const uploads = prepared ? {} : uploadMask(this.gpu, resolved);
     if (queryMask) uploads["table"] = this.gpu.upload("hom.mask.table", queryMask);
-    program.encode(encoder, {
+    program.record(pass, {
       query: query.buffer,
       context: context.buffer,
       out: out.buffer,

@@ -4,7 +4,7 @@ import type { Gpu } from "../runtime/gpu.ts";
 import type { Step } from "../runtime/kernel.ts";
 import { Program } from "../runtime/program.ts";
 import { ProgramCache } from "../runtime/program_cache.ts";
-import type { GPUBuffer, GPUCommandEncoder } from "../webgpu.ts";
+import type { GPUBuffer, GPUComputePassEncoder } from "../webgpu.ts";
 import type { BufferView } from "./hom.ts";
 import { packLinear } from "./params.ts";
 
@@ -50,14 +50,14 @@ export class LinearLayer {
     );
   }
 
-  record(encoder: GPUCommandEncoder, { x, y, residual, rows }: LinearRecord): void {
+  record(pass: GPUComputePassEncoder, { x, y, residual, rows }: LinearRecord): void {
     const key = [rows, x.byteOffset, y.byteOffset, residual?.byteOffset].join();
     const program = this.#programs.get(
       key,
       false,
       () => new Program(this.#gpu, this.#plan(rows, x.byteOffset, y.byteOffset, residual?.byteOffset), new Map()),
     );
-    program.encode(encoder, { x: x.buffer, w: this.#weights, y: y.buffer, residual: residual?.buffer });
+    program.record(pass, { x: x.buffer, w: this.#weights, y: y.buffer, residual: residual?.buffer });
   }
 
   destroy(): void {

@@ -7,7 +7,7 @@ import type { Gpu } from "../runtime/gpu.ts";
 import { Program } from "../runtime/program.ts";
 import { allOf, checkGpu } from "../runtime/tensor.ts";
 import { USAGE } from "../runtime/usage.ts";
-import type { GPUBuffer } from "../webgpu.ts";
+import type { GPUBuffer, GPUCommandEncoder } from "../webgpu.ts";
 import { momentLayout } from "./planner.ts";
 import { readState, writeState } from "./state_format.ts";
 import { ENTRY_COUNTS } from "./state_plan.ts";
@@ -264,6 +264,12 @@ export class HomState {
     return { slot };
   }
 
+  /** Copies a token a batch row `[batch, D]` into a slot of the ring. @internal */
+  recordTake(encoder: GPUCommandEncoder, slot: number, x: { readonly buffer: GPUBuffer; readonly byteOffset: number }): void {
+    const size = this.batch * this.config.dim * 4;
+    if (this.history) encoder.copyBufferToBuffer(x.buffer, x.byteOffset, this.history, slot * size, size);
+  }
+
   /** Writes the entry for a call that adds nothing. @internal */
   writeCounts(): void {
     this.#writeEntry(0, [0, 0, 0], this.#contents.count.map(asDivisor));
@@ -332,9 +338,7 @@ export class HomState {
     const step = planCombineStates({ levels: slot("levels"), other: other && slot("other"), keep, add, maxWorkgroups });
     const { result, status } = gpu.guard(where, () => {
       const program = new Program(gpu, [step], new Map());
-      const encoder = gpu.device.createCommandEncoder({ label: "hom.state.combine" });
-      program.encode(encoder, { levels: this.levels, other: other?.levels });
-      gpu.device.queue.submit([encoder.finish()]);
+      gpu.submit("state", (pass) => program.record(pass, { levels: this.levels, other: other?.levels }));
       return program;
     });
     result.destroy();

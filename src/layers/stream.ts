@@ -3,7 +3,7 @@ import type { Gpu } from "../runtime/gpu.ts";
 import { Program } from "../runtime/program.ts";
 import { ProgramCache } from "../runtime/program_cache.ts";
 import { Tensor } from "../runtime/tensor.ts";
-import type { GPUBuffer, GPUCommandEncoder } from "../webgpu.ts";
+import type { GPUBuffer, GPUCommandEncoder, GPUComputePassEncoder } from "../webgpu.ts";
 import type { BufferView, HomConfig } from "./hom.ts";
 import { checkCuSeqlens, checkLengths } from "./mask.ts";
 import { blockTokensFor, firstBlocks } from "./planner.ts";
@@ -129,21 +129,19 @@ export class HomStream {
   }
 
   /**
-   * Records a step of a state without a window into a model's encoder. The caller has checked everything and calls `state.advance` before it submits.
+   * Records a step of a state without a window into a model's pass. The caller has checked everything and calls `state.advance` before it submits.
    * @internal
    */
-  recordStep(encoder: GPUCommandEncoder, state: HomState, entry: GPUBuffer, { x, out, residual, length }: StepRecord): void {
+  recordStep(pass: GPUComputePassEncoder, state: HomState, { x, out, residual, length }: StepRecord): void {
     const program = this.#program({ kind: "step" }, state.batch, length, x.byteOffset, out.byteOffset, residual?.byteOffset);
-    program.encode(encoder, this.#buffers(state, entry, { context: x, out, residual }));
+    program.record(pass, this.#buffers(state, { context: x, out, residual }));
   }
 
-  /** The same for one token a row of a windowed state, which is copied into the ring's `slot` first. @internal */
-  recordSlide(encoder: GPUCommandEncoder, state: HomState, entry: GPUBuffer, slot: number, { x, out, residual }: Omit<StepRecord, "length">): void {
-    const size = state.batch * this.#config.dim * 4;
-    if (state.history) encoder.copyBufferToBuffer(x.buffer, x.byteOffset, state.history, slot * size, size);
+  /** The same for one token a row of a windowed state, which has been copied into the ring. @internal */
+  recordSlide(pass: GPUComputePassEncoder, state: HomState, { x, out, residual }: Omit<StepRecord, "length">): void {
     const operation = { kind: "stepWindow", ring: (state.window ?? 0) + 1 } as const;
     const program = this.#program(operation, state.batch, 1, 0, out.byteOffset, residual?.byteOffset);
-    program.encode(encoder, this.#buffers(state, entry, { context: x, out, residual }));
+    program.record(pass, this.#buffers(state, { context: x, out, residual }));
   }
 
   /** Kernels of single steps, compiled before the first. */
@@ -188,7 +186,10 @@ export class HomStream {
         const residual = outputs?.residual && { buffer: gather("step_residual"), byteOffset: 0 };
         copyRows(encoder, token, x, row.buffer, true);
         if (residual && outputs.residual) copyRows(encoder, token, outputs.residual, residual.buffer, true);
-        this.recordSlide(encoder, state, state.entry, slot, { x: row, out, residual });
+        state.recordTake(encoder, slot, row);
+        const pass = encoder.beginComputePass({ label: "hom.step.pass" });
+        this.recordSlide(pass, state, { x: row, out, residual });
+        pass.end();
         if (outputs) copyRows(encoder, token, outputs.out, out.buffer, false);
         device.queue.submit([encoder.finish()]);
       }
@@ -220,11 +221,9 @@ export class HomStream {
       const program = this.#program(operation, a.batch, a.length, ...offsets);
       if (operation.kind === "appendPacked") transient = program;
       table = a.table && this.#gpu.upload("hom.state.table", a.table);
-      const encoder = this.#gpu.device.createCommandEncoder({ label: "hom.stream.encoder" });
-      program.encode(encoder, { ...this.#buffers(state, state.entry, { context, out, residual }), table });
       if (a.tokens) state.advance(a.tokens, a.divisors);
       else state.writeCounts();
-      this.#gpu.device.queue.submit([encoder.finish()]);
+      this.#gpu.submit("stream", (pass) => program.record(pass, { ...this.#buffers(state, { context, out, residual }), table }));
     });
     table?.destroy();
     transient?.destroy();
@@ -233,7 +232,7 @@ export class HomStream {
     return Promise.all([all, state.status]).then(([first, second]) => first ?? second);
   }
 
-  #buffers(state: HomState, entry: GPUBuffer, views: { context: BufferView; out?: BufferView | undefined; residual?: BufferView | undefined }) {
+  #buffers(state: HomState, views: { context: BufferView; out?: BufferView | undefined; residual?: BufferView | undefined }) {
     return {
       query: views.context.buffer,
       context: views.context.buffer,
@@ -241,7 +240,7 @@ export class HomStream {
       residual: views.residual?.buffer,
       levels: state.levels,
       history: state.history,
-      entry,
+      entry: state.entry,
       ...this.#weights,
     };
   }

@@ -1,28 +1,17 @@
 import { checkInteger, checkObject, rangeError, raw, typeError } from "../checks.ts";
-import { WeightsError } from "../errors.ts";
-import { HomBlock } from "../layers/block.ts";
 import type { BufferView } from "../layers/hom.ts";
-import { LinearLayer } from "../layers/linear.ts";
-import { embed, planEmbed } from "../ops/embed.ts";
+import { planEmbed } from "../ops/embed.ts";
+import { planSample } from "../ops/sample.ts";
 import type { Gpu } from "../runtime/gpu.ts";
 import { Program } from "../runtime/program.ts";
+import { ProgramCache } from "../runtime/program_cache.ts";
 import { checkGpu, Tensor } from "../runtime/tensor.ts";
-import type { GPUBuffer } from "../webgpu.ts";
-import { collectParams, normaliseKeys } from "../weights/checkpoint.ts";
-import { Weights, type WeightsSource } from "../weights/safetensors.ts";
-import { checkSampling, type SamplingOptions, sample } from "./sampling.ts";
-
-export interface HlmConfig {
-  /** V */
-  readonly vocabSize: number;
-  readonly dim: number;
-  readonly layers: number;
-  /** Tokens that the model was trained on at once. */
-  readonly contextLength: number;
-  readonly order: number;
-  readonly orderExpand: number;
-  readonly ffwExpand: number;
-}
+import { USAGE } from "../runtime/usage.ts";
+import type { GPUBuffer, GPUCommandEncoder, GPUComputePassEncoder } from "../webgpu.ts";
+import { HlmState, POSITION_CHUNK } from "./hlm_state.ts";
+import { checkHlmConfig, type HlmConfig, type HlmParts, type HlmWeights, loadHlm } from "./hlm_weights.ts";
+import { checkSampling, type Sampling, type SamplingOptions } from "./sampling.ts";
+import { TokenReader } from "./token_reader.ts";
 
 export interface HlmForwardOptions {
   /** Default 1. */
@@ -33,89 +22,43 @@ export interface HlmForwardOptions {
   readonly attentionMask?: Uint8Array | Float32Array;
 }
 
+export interface HlmStateOptions {
+  /** Independent texts, advanced together. Default 1. */
+  readonly batch?: number;
+  /** Each layer remembers the last `window` tokens only. Default: all. */
+  readonly window?: number | undefined;
+  /** Position of the first token. Default 0. */
+  readonly position?: number;
+}
+
 export interface GenerateOptions extends SamplingOptions {
   /** Default 100. */
   readonly maxTokens?: number;
-  /** Stops before the next token with the signal's reason. */
+  /** Stops before the next token, with the signal's reason. */
   readonly signal?: AbortSignal;
-  /** Tokens of context that each step sees: at most, and by default, `contextLength`. */
+  /** Each layer sees the last `window` tokens only. Default: all. */
   readonly window?: number;
+  /**
+   * Continue this text instead of an empty one. Afterwards the state has taken in the prompt and every yielded token but the last, which has
+   * not been fed back. Steps then run one at a time, so that an early end leaves nothing more in it.
+   */
+  readonly state?: HlmState;
 }
 
-const CONFIG_KEYS: readonly (keyof HlmConfig)[] = ["vocabSize", "dim", "layers", "contextLength", "order", "orderExpand", "ffwExpand"];
-const METADATA_KEYS: Readonly<Record<keyof HlmConfig, string>> = {
-  vocabSize: "vocab_size",
-  dim: "dim",
-  layers: "n_layers",
-  contextLength: "context_length",
-  order: "order",
-  orderExpand: "order_expand",
-  ffwExpand: "ffw_expand",
-};
+/** Tokens of a prompt that are taken in at once: memory does not grow with the prompt. */
+const PREFILL_CHUNK = 256;
+/** Steps that may run before the first of them has been read back. */
+const STEPS_IN_FLIGHT = 4;
+const KEPT_PROGRAMS = 16;
 
-/** The configuration that a checkpoint's metadata gives (`vocab_size`, `dim`, `n_layers`, …). @throws WeightsError where it lacks one */
-export function hlmConfigOf(weights: Weights): HlmConfig {
-  const values = CONFIG_KEYS.map((key) => {
-    const text = weights.metadata[METADATA_KEYS[key]];
-    const value = Number(text);
-    if (text === undefined || !Number.isInteger(value) || value < 1) {
-      throw new WeightsError(
-        `hlmConfigOf: the metadata must have a positive integer ${METADATA_KEYS[key]}, got ${text}; pass the configuration to Hlm.create`,
-      );
-    }
-    return [key, value];
-  });
-  return Object.fromEntries(values) as HlmConfig;
-}
-
-/** Every parameter of the model under its checkpoint name, with its shape. */
-function shapesOf(config: HlmConfig): Record<string, number[]> {
-  const { vocabSize: V, dim: D, layers, order, orderExpand, ffwExpand } = config;
-  const M = order * orderExpand * D;
-  const linear = (name: string, outer: number, inner: number) => ({ [`${name}.weight`]: [outer, inner], [`${name}.bias`]: [outer] });
-  const shapes: Record<string, number[]> = {
-    "token_emb.weight": [V, D],
-    freqs: [D / 2],
-    ...linear("pos_emb.0", 2 * D, D),
-    ...linear("pos_emb.2", D, 2 * D),
-    ...linear("output_proj", V, D),
-  };
-  for (let i = 0; i < layers; i++) {
-    for (const [name, outer, inner] of [
-      ["hom.ho_proj", M, D],
-      ["hom.se_proj", M, D],
-      ["hom.ag_proj", D, M],
-      ["ffw.0", ffwExpand * D, D],
-      ["ffw.2", D, ffwExpand * D],
-    ] as const) {
-      Object.assign(shapes, linear(`layers.${i}.${name}`, outer, inner));
-    }
-  }
-  return shapes;
-}
-
-/** A parsed file, or parameters by checkpoint name: bare arrays (of the model's shapes) or `{ dtype, shape, data }`. */
-export type HlmWeights = WeightsSource | Readonly<Record<string, Float32Array>>;
-
-/** Bare arrays say nothing of their shapes: one whose size is right has the model's. */
-function withShapes(weights: HlmWeights, shapes: Readonly<Record<string, readonly number[]>>): WeightsSource {
-  if (weights instanceof Weights || typeof weights !== "object" || weights === null) return weights;
-  const named = Object.entries(weights).map(([name, value]) => {
-    if (!(value instanceof Float32Array)) return [name, value];
-    const key = Object.keys(shapes).find((k) => name === k || name.endsWith(`.${k}`));
-    const shape = key === undefined ? undefined : shapes[key];
-    return [name, { shape: shape?.reduce((a, b) => a * b, 1) === value.length ? shape : [value.length], data: value }];
-  });
-  return Object.fromEntries(named);
-}
-
-/** What the model holds on the GPU. */
-interface Parts {
-  readonly table: GPUBuffer;
-  readonly freqs: Float32Array;
-  readonly positions: readonly [LinearLayer, LinearLayer];
-  readonly blocks: readonly HomBlock[];
-  readonly output: LinearLayer;
+/** Where one run of the model reads and writes. */
+interface Run {
+  readonly rows: number;
+  /** `[rows]` */
+  readonly ids: GPUBuffer;
+  /** `[rows]`: rows of `positions`. */
+  readonly positionRows: GPUBuffer;
+  readonly positions: GPUBuffer;
 }
 
 /**
@@ -129,13 +72,13 @@ interface Parts {
 export class Hlm {
   readonly gpu: Gpu;
   readonly config: HlmConfig;
-  readonly #parts: Parts;
-  readonly #embeddings = new Map<number, Program>();
+  readonly #parts: HlmParts;
+  readonly #programs = new ProgramCache(KEPT_PROGRAMS);
   #destroyed = false;
 
-  private constructor(gpu: Gpu, config: HlmConfig, parts: Parts) {
+  private constructor(gpu: Gpu, config: HlmConfig, parts: HlmParts) {
     this.gpu = gpu;
-    this.config = config;
+    this.config = Object.freeze({ ...config });
     this.#parts = parts;
   }
 
@@ -146,56 +89,9 @@ export class Hlm {
   static async create(gpu: Gpu, config: HlmConfig, weights: HlmWeights): Promise<Hlm> {
     const where = "Hlm.create";
     checkGpu(where, gpu);
-    checkObject(where, "config", config, CONFIG_KEYS);
-    for (const key of CONFIG_KEYS) checkInteger(where, key, config[key], 1);
-    if (config.dim % 2 !== 0) throw rangeError(where, "dim", "be even: half the position features are cosines, half sines", config.dim);
+    checkHlmConfig(where, config);
     gpu.checkUsable(where);
-    const shapes = shapesOf(config);
-    const optional = { freqs: shapes["freqs"] ?? [], "output_proj.bias": shapes["output_proj.bias"] ?? [] };
-    for (const key of Object.keys(optional)) delete shapes[key];
-    const expected = { ...shapes, ...optional };
-    const named = normaliseKeys(withShapes(weights, expected), { where, expected: Object.keys(expected) });
-    const params = collectParams(named, shapes, { where, optional });
-    if (named.names.some((name) => name.startsWith(`layers.${config.layers}.`))) {
-      throw new WeightsError(
-        `${where}: config.layers must be the checkpoint's number of layers, got ${config.layers} while it has layers.${config.layers}`,
-      );
-    }
-
-    const made: { destroy(): void }[] = [];
-    const keep = <T extends { destroy(): void }>(part: T): T => {
-      made.push(part);
-      return part;
-    };
-    const { dim, vocabSize, layers, order, orderExpand, ffwExpand, contextLength } = config;
-    const linear = (name: string, inner: number, outer: number, activation: "identity" | "silu") => {
-      const weight = params[`${name}.weight`] ?? new Float32Array();
-      return keep(new LinearLayer(gpu, { label: name, inner, outer, activation }, weight, params[`${name}.bias`]));
-    };
-    try {
-      const { result, status } = gpu.guard(where, () => ({
-        table: keep(gpu.upload("hom.token_emb.weights", params["token_emb.weight"] ?? new Float32Array())),
-        positions: [linear("pos_emb.0", dim, 2 * dim, "silu"), linear("pos_emb.2", 2 * dim, dim, "identity")] as const,
-        output: linear("output_proj", dim, vocabSize, "identity"),
-      }));
-      const blocks: HomBlock[] = [];
-      for (let i = 0; i < layers; i++) {
-        const prefix = `layers.${i}.`;
-        const own = Object.fromEntries(
-          Object.entries(params).flatMap(([key, value]) => (key.startsWith(prefix) ? [[key.slice(prefix.length), value]] : [])),
-        );
-        blocks.push(keep(await HomBlock.create(gpu, { dim, order, orderExpand, ffwExpand }, own)));
-      }
-      await Promise.all([...result.positions, result.output].map((layer) => layer.prepare()));
-      await gpu.prepare(embed, {});
-      const failure = await status;
-      if (failure) throw failure;
-      const freqs = params["freqs"] ?? Float32Array.from({ length: dim / 2 }, (_, j) => Math.exp((-2 * Math.log(4 * contextLength) * j) / dim));
-      return new Hlm(gpu, config, { ...result, blocks, freqs });
-    } catch (error) {
-      for (const part of made) part.destroy();
-      throw error;
-    }
+    return new Hlm(gpu, config, await loadHlm(where, gpu, config, weights));
   }
 
   /** Bytes of the weights on the GPU. */
@@ -205,7 +101,7 @@ export class Hlm {
   }
 
   /**
-   * Token ids `[B·n]` -> logits `[B, n, V]`, on the GPU. n is at most `contextLength`, as in the original.
+   * Token ids `[B·n]` -> logits `[B, n, V]`, on the GPU. n is at most `contextLength`, as in the original; `step` has no such limit.
    * @throws TypeError, RangeError, GpuLostError
    */
   forward(tokenIds: Int32Array, options: HlmForwardOptions = {}): Tensor {
@@ -213,9 +109,7 @@ export class Hlm {
     checkObject(where, "options", options, ["batch", "posOffset", "attentionMask"]);
     this.#checkUsable(where);
     const batch = checkInteger(where, "batch", options.batch ?? 1, 1);
-    this.#checkIds(where, "tokenIds", tokenIds);
-    if (tokenIds.length % batch !== 0) throw rangeError(where, "tokenIds", `have ${batch} rows of equal length`, raw(`${tokenIds.length} ids`));
-    const length = tokenIds.length / batch;
+    const length = this.#checkIds(where, "tokenIds", tokenIds, batch);
     const { contextLength } = this.config;
     if (length > contextLength) {
       throw rangeError(
@@ -223,52 +117,139 @@ export class Hlm {
         "tokenIds",
         `have at most contextLength = ${contextLength} tokens a row`,
         raw(`${length}`),
-        "pass the last ones, with posOffset",
+        "step() takes texts of any length",
       );
     }
-    const offsets = this.#checkOffsets(where, options.posOffset ?? 0, batch);
-    const { attentionMask } = options;
-    if (attentionMask !== undefined) {
-      if (!(attentionMask instanceof Uint8Array) && !(attentionMask instanceof Float32Array)) {
-        throw typeError(where, "attentionMask", "be a Uint8Array or a Float32Array", attentionMask);
-      }
-      if (attentionMask.length !== tokenIds.length)
-        throw rangeError(where, "attentionMask", `have ${tokenIds.length} elements`, raw(`${attentionMask.length}`));
-    }
-    const queryMask = attentionMask && Uint32Array.from(attentionMask, (seen) => (seen === 0 ? 0 : 1));
+    const offsets = checkOffsets(where, options.posOffset ?? 0, batch);
+    const queryMask = checkAttentionMask(where, options.attentionMask, tokenIds.length);
+    const rows = batch * length;
+    const places = Array.from({ length: rows }, (_, row) => (offsets[Math.floor(row / length)] ?? 0) + (row % length));
     const shape = [batch, length, this.config.vocabSize];
-    let free: (() => void)[] = [];
+    const free: (() => void)[] = [];
     const { result, status } = this.gpu.guard(where, () => {
       const logits = Tensor.allocate(where, this.gpu, "hom.logits", shape);
-      free = this.#run(tokenIds, batch, length, offsets, queryMask, logits);
+      const positions = this.#scratch("positions", rows, this.config.dim).buffer;
+      const upload = (label: string, data: Uint32Array | Float32Array) => {
+        const buffer = this.gpu.upload(label, data);
+        free.push(() => buffer.destroy());
+        return buffer;
+      };
+      const features = upload("hom.positions.features", this.#features(places));
+      const run: Run = {
+        rows,
+        ids: upload("hom.embed.ids", new Uint32Array(tokenIds)),
+        positionRows: upload(
+          "hom.embed.position_rows",
+          Uint32Array.from({ length: rows }, (_, i) => i),
+        ),
+        positions,
+      };
+      this.gpu.submit("hlm", (pass) => {
+        this.#recordPositions(pass, features, positions, rows);
+        let [x, spare] = this.#recordEmbedding(pass, run);
+        const between = this.#scratch("between", rows, this.config.dim);
+        const call = { shape: { batch, queryLength: length, contextLength: length }, resolved: CAUSAL, queryMask };
+        for (const block of this.#parts.blocks) {
+          free.push(...block.record(pass, { ...call, query: x }, between, spare, rows));
+          [x, spare] = [spare, x];
+        }
+        this.#parts.output.record(pass, { x, y: { buffer: logits, byteOffset: 0 }, rows });
+      });
       return logits;
     });
     for (const f of free) f();
     return Tensor.adopt(this.gpu, result, shape, status);
   }
 
+  /** An empty memory for `step` and `generate`. */
+  createState(options: HlmStateOptions = {}): HlmState {
+    const where = "Hlm.createState";
+    checkObject(where, "options", options, ["batch", "window", "position"]);
+    this.#checkUsable(where);
+    const { batch = 1, window, position = 0 } = options;
+    checkInteger(where, "position", position, 0, 2 ** 31);
+    const states = this.#parts.blocks.map((block) => block.hom.createState({ batch, window }));
+    return new HlmState(this.gpu, states, batch, window, position, this.config.dim);
+  }
+
   /**
-   * Continues a prompt, token by token. Each step computes the last `window` tokens anew.
+   * Takes in the next tokens `[B·n]` of each text, causally, and returns their logits `[B, n, V]` (or `[B, 1, V]`, of the last ones). A token costs the
+   * same whatever came before it, and n may be anything. Positions go on from the state's, past `contextLength` if need be.
+   * @throws TypeError, RangeError, GpuLostError; the state is as it was then
+   */
+  step(state: HlmState, tokenIds: Int32Array, options: { readonly logits?: "all" | "last" } = {}): Tensor {
+    const where = "Hlm.step";
+    checkObject(where, "options", options, ["logits"]);
+    this.#checkState(where, state);
+    const length = this.#checkIds(where, "tokenIds", tokenIds, state.batch);
+    const { logits: wanted = "all" } = options;
+    if (wanted !== "all" && wanted !== "last") throw typeError(where, "logits", 'be "all" or "last"', wanted);
+    const shape = [state.batch, wanted === "all" ? length : 1, this.config.vocabSize];
+    const { result, status } = this.gpu.guard(where, () => {
+      const buffer = Tensor.allocate(where, this.gpu, "hom.logits", shape);
+      this.#take(state, tokenIds, buffer, wanted);
+      return buffer;
+    });
+    return Tensor.adopt(this.gpu, result, shape, status);
+  }
+
+  /**
+   * Continues a prompt of any length, token by token, at a constant cost and in constant memory. Sampling runs on the GPU, some steps ahead of the
+   * caller; a caller who waits makes it wait.
    * @throws TypeError, RangeError, GpuLostError, the signal's reason
    */
   async *generate(promptIds: Int32Array, options: GenerateOptions = {}): AsyncGenerator<number, void, undefined> {
     const where = "Hlm.generate";
-    checkObject(where, "options", options, ["maxTokens", "temperature", "topK", "seed", "signal", "window"]);
-    const { maxTokens = 100, signal } = options;
+    checkObject(where, "options", options, ["maxTokens", "temperature", "topK", "seed", "signal", "window", "state"]);
+    const { maxTokens = 100, signal, window } = options;
     checkInteger(where, "maxTokens", maxTokens, 0);
-    const { contextLength, vocabSize } = this.config;
-    const window = checkInteger(where, "window", options.window ?? contextLength, 1, contextLength);
-    const sampling = checkSampling(where, options);
-    this.#checkIds(where, "promptIds", promptIds);
-    const ids = [...promptIds];
-    for (let step = 0; step < maxTokens; step++) {
-      signal?.throwIfAborted();
-      const seen = Int32Array.from(ids.slice(-window));
-      using logits = this.forward(seen);
-      const last = Tensor.wrap(this.gpu, logits.buffer, [vocabSize], { byteOffset: (seen.length - 1) * vocabSize * 4 }).overwritten(logits.status);
-      const token = sample(await last.read(), step, sampling);
-      ids.push(token);
-      yield token;
+    const { vocabSize } = this.config;
+    const sampling = checkSampling(where, options, vocabSize);
+    this.#checkUsable(where);
+    this.#checkIds(where, "promptIds", promptIds, 1);
+    if (options.state) {
+      this.#checkState(where, options.state);
+      if (window !== undefined) throw typeError(where, "window", "be left to the given state", window);
+      if (options.state.batch !== 1) throw rangeError(where, "state", "have batch 1", raw(`batch ${options.state.batch}`));
+    }
+    signal?.throwIfAborted();
+    if (maxTokens === 0) return;
+
+    const state = options.state ?? this.createState({ window });
+    const ahead = options.state ? 1 : STEPS_IN_FLIGHT;
+    const decoder = new Decoder(this.gpu, vocabSize, sampling);
+    const pending: Promise<number>[] = [];
+    const run = (work: () => void) => {
+      const { status } = this.gpu.guard(where, work);
+      const checked = Promise.all([status, decoder.read(where)]).then(([failure, id]) => {
+        if (failure) throw failure;
+        if (id >= vocabSize) throw new Error(`${where}: the logits must be finite, got none that is; the weights or the input overflow f32`);
+        return id;
+      });
+      // Whoever takes the token learns of its failure; a caller who stops early does not have to.
+      checked.catch(() => {});
+      pending.push(checked);
+    };
+    try {
+      run(() => this.#take(state, promptIds, decoder.logits, "last", decoder));
+      for (let submitted = 1, yielded = 0; yielded < maxTokens; yielded++) {
+        while (pending.length < ahead && submitted < maxTokens) {
+          run(() => this.#continue(state, decoder));
+          submitted++;
+        }
+        const token = await pending.shift();
+        signal?.throwIfAborted();
+        if (token !== undefined) yield token;
+        signal?.throwIfAborted();
+        if (pending.length === 0 && submitted < maxTokens) {
+          run(() => this.#continue(state, decoder));
+          submitted++;
+        }
+      }
+    } finally {
+      await Promise.allSettled(pending);
+      decoder.destroy();
+      if (!options.state) state.destroy();
     }
   }
 
@@ -276,66 +257,161 @@ export class Hlm {
     if (this.#destroyed) return;
     this.#destroyed = true;
     const { table, positions, blocks, output } = this.#parts;
-    for (const part of [table, ...positions, ...blocks, output, ...this.#embeddings.values()]) part.destroy();
+    for (const part of [table, ...positions, ...blocks, output, this.#programs]) part.destroy();
   }
 
   [Symbol.dispose](): void {
     this.destroy();
   }
 
-  /** Records and submits the whole model; returns what to free. */
-  #run(ids: Int32Array, batch: number, length: number, offsets: Int32Array, queryMask: Uint32Array | undefined, logits: GPUBuffer): (() => void)[] {
-    const { gpu } = this;
-    const { dim } = this.config;
-    const { table, positions, blocks, output } = this.#parts;
-    const rows = batch * length;
-    const scratch = (role: string, width: number): BufferView => ({ buffer: gpu.scratch(role, rows * width * 4), byteOffset: 0 });
-    const idBuffer = gpu.upload("hom.embed.ids", new Uint32Array(ids));
-    const featureBuffer = gpu.upload("hom.positions.features", positionFeatures(this.#parts.freqs, batch, length, offsets));
-    const encoder = gpu.device.createCommandEncoder({ label: "hom.hlm.encoder" });
-    const embedded = scratch("embedded", dim);
-    const between = scratch("between", dim);
-    const hidden = scratch("hidden", 2 * dim);
-    let x = scratch("x0", dim);
-    let spare = scratch("x1", dim);
-
-    const positionRows = gpu.upload(
-      "hom.embed.position_rows",
-      Uint32Array.from({ length: rows }, (_, i) => i),
-    );
-    positions[0].record(encoder, { x: { buffer: featureBuffer, byteOffset: 0 }, y: hidden, rows });
-    positions[1].record(encoder, { x: hidden, y: embedded, rows });
-    this.#embedding(rows).encode(encoder, { ids: idBuffer, positionRows, table, positions: embedded.buffer, y: x.buffer });
-    const resolved = { plan: { kind: "causal", ahead: 1 }, uploads: {}, key: "causal" } as const;
-    const shape = { batch, queryLength: length, contextLength: length };
-    const free = blocks.flatMap((block) => {
-      const freed = block.record(encoder, { query: x, shape, resolved, queryMask }, between, spare, rows);
-      [x, spare] = [spare, x];
-      return freed;
-    });
-    output.record(encoder, { x, y: { buffer: logits, byteOffset: 0 }, rows });
-    gpu.device.queue.submit([encoder.finish()]);
-    return [...free, () => idBuffer.destroy(), () => positionRows.destroy(), () => featureBuffer.destroy()];
+  /** Takes in tokens `[B·n]` from the host, chunk by chunk, and leaves logits of all or of the last of each row. */
+  #take(state: HlmState, ids: Int32Array, logits: GPUBuffer, wanted: "all" | "last", decoder?: Decoder): void {
+    const { vocabSize } = this.config;
+    const { batch } = state;
+    const length = ids.length / batch;
+    const chunk = state.window === undefined ? PREFILL_CHUNK : 1;
+    for (let from = 0; from < length; from += chunk) {
+      const n = Math.min(chunk, length - from);
+      const some = new Uint32Array(batch * n);
+      for (let b = 0; b < batch; b++) some.set(ids.subarray(b * length + from, b * length + from + n), b * n);
+      const buffer = this.gpu.upload("hom.embed.ids", some);
+      const isLast = from + n === length;
+      // Logits of a chunk's rows go to their places in [B, length, V], or of a row's last token to [B, 1, V].
+      const outputs = Array.from({ length: batch }, (_, b) => {
+        if (wanted === "all") return { row: b * n, rows: n, at: (b * length + from) * vocabSize * 4 };
+        return { row: b * n + n - 1, rows: 1, at: b * vocabSize * 4 };
+      });
+      this.#advance(state, n, buffer, wanted === "all" || isLast ? outputs : [], logits, isLast ? decoder : undefined);
+      buffer.destroy();
+    }
   }
 
-  #embedding(tokens: number): Program {
-    let program = this.#embeddings.get(tokens);
-    if (!program) {
-      const { dim, vocabSize } = this.config;
+  /** Takes in the token that was sampled last, and samples the next. */
+  #continue(state: HlmState, decoder: Decoder): void {
+    this.#advance(state, 1, decoder.ids, [{ row: 0, rows: 1, at: 0 }], decoder.logits, decoder);
+  }
+
+  /** One submit: n tokens a batch row through all layers, and the next token drawn where there is a decoder. */
+  #advance(
+    state: HlmState,
+    n: number,
+    ids: GPUBuffer,
+    outputs: readonly { readonly row: number; readonly rows: number; readonly at: number }[],
+    logits: GPUBuffer,
+    decoder: Decoder | undefined,
+  ): void {
+    const { gpu } = this;
+    const { dim } = this.config;
+    const { batch, position } = state;
+    const rows = batch * n;
+    const encoder = gpu.device.createCommandEncoder({ label: "hom.hlm_step.encoder" });
+    const { run, free } = this.#place(encoder, state, n, ids);
+    const between = this.#scratch("between", rows, dim);
+    let pass = encoder.beginComputePass({ label: "hom.hlm_step.pass" });
+    let [x, spare] = this.#recordEmbedding(pass, run);
+    this.#parts.blocks.forEach((block, i) => {
+      const own = state.layers[i];
+      if (!own) throw new Error("Hlm: the state has fewer layers than the model");
+      if (state.window === undefined) {
+        own.advance(new Array<number>(batch).fill(n), n === 1 ? "after" : "before");
+        block.hom.stream.recordStep(pass, own, { x, out: between, residual: x, length: n });
+      } else {
+        const { slot } = own.advanceWindow();
+        pass.end();
+        own.recordTake(encoder, slot, x);
+        pass = encoder.beginComputePass({ label: "hom.hlm_step.pass" });
+        block.hom.stream.recordSlide(pass, own, { x, out: between, residual: x });
+      }
+      block.recordFeedForward(pass, between, spare, rows);
+      [x, spare] = [spare, x];
+    });
+    for (const { row, rows: count, at } of outputs) {
+      this.#parts.output.record(pass, { x: { buffer: x.buffer, byteOffset: row * dim * 4 }, y: { buffer: logits, byteOffset: at }, rows: count });
+    }
+    decoder?.record(pass);
+    pass.end();
+    decoder?.recordRead(encoder);
+    gpu.device.queue.submit([encoder.finish()]);
+    for (const f of free) f();
+    if (state.position !== position) throw new Error("Hlm: a state was advanced while it was being advanced");
+    state.advance(n);
+  }
+
+  /** Position embeddings of the next n tokens: from the state's chunk while decoding, computed where it ends; for a prompt, computed for its chunk. */
+  #place(encoder: GPUCommandEncoder, state: HlmState, n: number, ids: GPUBuffer): { run: Run; free: (() => void)[] } {
+    const { gpu } = this;
+    const { batch, position } = state;
+    const rows = batch * n;
+    const decoding = n === 1;
+    let positions = state.positions;
+    let first = state.cachedFrom;
+    const free: (() => void)[] = [];
+    if (!decoding || first === undefined || position < first || position >= first + POSITION_CHUNK) {
+      const count = decoding ? POSITION_CHUNK : n;
+      first = position;
+      if (decoding) state.cachedFrom = first;
+      else positions = this.#scratch("positions", n, this.config.dim).buffer;
+      const places = Array.from({ length: count }, (_, i) => position + i);
+      const features = gpu.upload("hom.positions.features", this.#features(places));
+      free.push(() => features.destroy());
+      const pass = encoder.beginComputePass({ label: "hom.positions.pass" });
+      this.#recordPositions(pass, features, positions, count);
+      pass.end();
+    }
+    const start = position - first;
+    const positionRows = gpu.scratch("position_rows", rows * 4);
+    gpu.device.queue.writeBuffer(
+      positionRows,
+      0,
+      Uint32Array.from({ length: rows }, (_, row) => start + (row % n)),
+    );
+    return { run: { rows, ids, positionRows, positions }, free };
+  }
+
+  #recordPositions(pass: GPUComputePassEncoder, features: GPUBuffer, positions: GPUBuffer, count: number): void {
+    const [first, second] = this.#parts.positions;
+    const hidden = this.#scratch("hidden", count, 2 * this.config.dim);
+    first.record(pass, { x: { buffer: features, byteOffset: 0 }, y: hidden, rows: count });
+    second.record(pass, { x: hidden, y: { buffer: positions, byteOffset: 0 }, rows: count });
+  }
+
+  #recordEmbedding(pass: GPUComputePassEncoder, { rows, ids, positionRows, positions }: Run): [BufferView, BufferView] {
+    const { dim, vocabSize } = this.config;
+    const x = this.#scratch("x0", rows, dim);
+    const program = this.#programs.get(`embed ${rows} ${positions.size}`, false, () => {
+      const slot = (buffer: string, bytes: number) => ({ buffer, offset: 0, size: Math.max(16, bytes) });
       const step = planEmbed({
-        ids: { buffer: "ids", offset: 0, size: Math.max(16, tokens * 4) },
-        positionRows: { buffer: "positionRows", offset: 0, size: Math.max(16, tokens * 4) },
-        table: { buffer: "table", offset: 0, size: Math.max(16, vocabSize * dim * 4) },
-        positions: { buffer: "positions", offset: 0, size: Math.max(16, tokens * dim * 4) },
-        y: { buffer: "y", offset: 0, size: Math.max(16, tokens * dim * 4) },
-        tokens,
+        ids: slot("ids", rows * 4),
+        positionRows: slot("positionRows", rows * 4),
+        table: slot("table", vocabSize * dim * 4),
+        positions: slot("positions", positions.size),
+        y: slot("y", rows * dim * 4),
+        tokens: rows,
         dim,
         maxWorkgroups: this.gpu.limits.maxComputeWorkgroupsPerDimension,
       });
-      program = new Program(this.gpu, [step], new Map());
-      this.#embeddings.set(tokens, program);
-    }
-    return program;
+      return new Program(this.gpu, [step], new Map());
+    });
+    program.record(pass, { ids, positionRows, table: this.#parts.table, positions, y: x.buffer });
+    return [x, this.#scratch("x1", rows, dim)];
+  }
+
+  /** [cos(p·f) | sin(p·f)] of each position, in float64: WGSL's own sine and cosine lose digits with the angle. */
+  #features(positions: readonly number[]): Float32Array<ArrayBuffer> {
+    const { freqs } = this.#parts;
+    const half = freqs.length;
+    const features = new Float32Array(positions.length * 2 * half);
+    positions.forEach((position, row) => {
+      freqs.forEach((frequency, j) => {
+        features[row * 2 * half + j] = Math.cos(position * frequency);
+        features[row * 2 * half + half + j] = Math.sin(position * frequency);
+      });
+    });
+    return features;
+  }
+
+  #scratch(role: string, rows: number, width: number): BufferView {
+    return { buffer: this.gpu.scratch(role, rows * width * 4), byteOffset: 0 };
   }
 
   #checkUsable(where: string): void {
@@ -343,34 +419,88 @@ export class Hlm {
     this.gpu.checkUsable(where);
   }
 
-  #checkIds(where: string, argument: string, ids: Int32Array): void {
+  #checkState(where: string, state: HlmState): void {
+    this.#checkUsable(where);
+    if (!(state instanceof HlmState)) throw typeError(where, "state", "be an HlmState", state, "make one with createState()");
+    state.checkUsable(where);
+    const { blocks } = this.#parts;
+    if (state.layers.length !== blocks.length) throw rangeError(where, "state", `have ${blocks.length} layers`, raw(`${state.layers.length}`));
+    blocks.forEach((block, i) => {
+      state.layers[i]?.checkFits(where, this.gpu, block.hom.config);
+    });
+  }
+
+  /** @returns tokens a row */
+  #checkIds(where: string, argument: string, ids: Int32Array, batch: number): number {
     if (!(ids instanceof Int32Array)) throw typeError(where, argument, "be an Int32Array", ids);
     if (ids.length === 0) throw rangeError(where, argument, "have at least one token", raw("none"));
+    if (ids.length % batch !== 0) throw rangeError(where, argument, `have ${batch} rows of equal length`, raw(`${ids.length} ids`));
     const { vocabSize } = this.config;
     const bad = ids.findIndex((id) => id < 0 || id >= vocabSize);
     if (bad !== -1) throw rangeError(where, `${argument}[${bad}]`, `be a token id from 0 to ${vocabSize - 1}`, ids[bad]);
-  }
-
-  #checkOffsets(where: string, offset: number | Int32Array, batch: number): Int32Array {
-    if (typeof offset === "number") return new Int32Array(batch).fill(checkInteger(where, "posOffset", offset, 0, 0x7fffffff));
-    if (!(offset instanceof Int32Array)) throw typeError(where, "posOffset", "be a number or an Int32Array", offset);
-    if (offset.length !== batch) throw rangeError(where, "posOffset", `have ${batch} elements, one a batch row`, raw(`${offset.length}`));
-    const bad = offset.findIndex((p) => p < 0);
-    if (bad !== -1) throw rangeError(where, `posOffset[${bad}]`, "be >= 0", offset[bad]);
-    return offset;
+    return ids.length / batch;
   }
 }
 
-/** [cos(p·f) | sin(p·f)] of each token's position, in float64: WGSL's own sine and cosine lose digits with the angle. */
-function positionFeatures(freqs: Float32Array, batch: number, length: number, offsets: Int32Array): Float32Array<ArrayBuffer> {
-  const half = freqs.length;
-  const features = new Float32Array(batch * length * 2 * half);
-  for (let row = 0; row < batch * length; row++) {
-    const position = (offsets[Math.floor(row / length)] ?? 0) + (row % length);
-    freqs.forEach((frequency, j) => {
-      features[row * 2 * half + j] = Math.cos(position * frequency);
-      features[row * 2 * half + half + j] = Math.sin(position * frequency);
-    });
+const CAUSAL = { plan: { kind: "causal", ahead: 1 }, uploads: {}, key: "causal" } as const;
+
+/** Logits, the token sampled from them, and its way back to the host. */
+class Decoder {
+  readonly logits: GPUBuffer;
+  readonly ids: GPUBuffer;
+  readonly #gpu: Gpu;
+  readonly #entry: GPUBuffer;
+  readonly #program: Program;
+  readonly #reader: TokenReader;
+  #step = 0;
+  #recorded: ((where: string) => Promise<number>) | undefined;
+
+  constructor(gpu: Gpu, vocabulary: number, sampling: Sampling) {
+    const usage = USAGE.STORAGE | USAGE.COPY_SRC | USAGE.COPY_DST;
+    this.#gpu = gpu;
+    this.logits = gpu.createBuffer("hom.decoder.logits", Math.max(16, vocabulary * 4), usage);
+    this.ids = gpu.createBuffer("hom.decoder.ids", 16, usage);
+    this.#entry = gpu.createBuffer("hom.decoder.entry", 16, usage);
+    const slot = (buffer: string, size: number) => ({ buffer, offset: 0, size });
+    const slots = { logits: slot("logits", this.logits.size), entry: slot("entry", 16), ids: slot("ids", 16) };
+    this.#program = new Program(gpu, [planSample({ ...slots, batch: 1, vocabulary, ...sampling })], new Map());
+    this.#reader = new TokenReader(gpu);
   }
-  return features;
+
+  /** Draws the next token from the logits. */
+  record(pass: GPUComputePassEncoder): void {
+    this.#gpu.device.queue.writeBuffer(this.#entry, 0, Uint32Array.of(this.#step++));
+    this.#program.record(pass, { logits: this.logits, entry: this.#entry, ids: this.ids });
+  }
+
+  recordRead(encoder: GPUCommandEncoder): void {
+    this.#recorded = this.#reader.record(encoder, this.ids);
+  }
+
+  /** The token whose copy was recorded last, and has been submitted. */
+  read(where: string): Promise<number> {
+    if (!this.#recorded) throw new Error("Hlm: no token was drawn");
+    return this.#recorded(where);
+  }
+
+  destroy(): void {
+    for (const part of [this.logits, this.ids, this.#entry, this.#program, this.#reader]) part.destroy();
+  }
+}
+
+function checkOffsets(where: string, offset: number | Int32Array, batch: number): Int32Array {
+  if (typeof offset === "number") return new Int32Array(batch).fill(checkInteger(where, "posOffset", offset, 0, 0x7fffffff));
+  if (!(offset instanceof Int32Array)) throw typeError(where, "posOffset", "be a number or an Int32Array", offset);
+  if (offset.length !== batch) throw rangeError(where, "posOffset", `have ${batch} elements, one a batch row`, raw(`${offset.length}`));
+  const bad = offset.findIndex((p) => p < 0);
+  if (bad !== -1) throw rangeError(where, `posOffset[${bad}]`, "be >= 0", offset[bad]);
+  return offset;
+}
+
+function checkAttentionMask(where: string, mask: Uint8Array | Float32Array | undefined, size: number): Uint32Array | undefined {
+  if (mask === undefined) return undefined;
+  if (!(mask instanceof Uint8Array) && !(mask instanceof Float32Array))
+    throw typeError(where, "attentionMask", "be a Uint8Array or a Float32Array", mask);
+  if (mask.length !== size) throw rangeError(where, "attentionMask", `have ${size} elements`, raw(`${mask.length}`));
+  return Uint32Array.from(mask, (seen) => (seen === 0 ? 0 : 1));
 }

@@ -1,6 +1,6 @@
 import { typeError } from "../checks.ts";
 import { GpuLostError, GpuOutOfMemoryError, GpuUnavailableError } from "../errors.ts";
-import type { GPUAdapter, GPUBuffer, GPUDevice } from "../webgpu.ts";
+import type { GPUAdapter, GPUBuffer, GPUComputePassEncoder, GPUDevice } from "../webgpu.ts";
 import type { Kernel, Variant } from "./kernel.ts";
 import { Pipelines } from "./pipelines.ts";
 import { ScratchPool } from "./scratch.ts";
@@ -157,6 +157,15 @@ export class Gpu {
       (error: Error) => new GpuLostError(`${where}: the GPU device is lost (${error.message}); request a new one and upload again`),
     );
     return { result, status };
+  }
+
+  /** Records a compute pass with `work` and submits it. @internal */
+  submit(label: string, work: (pass: GPUComputePassEncoder) => void): void {
+    const encoder = this.device.createCommandEncoder({ label: `hom.${label}.encoder` });
+    const pass = encoder.beginComputePass({ label: `hom.${label}.pass` });
+    work(pass);
+    pass.end();
+    this.device.queue.submit([encoder.finish()]);
   }
 
   /** Copies bytes back from the GPU. @internal */

@@ -1,4 +1,4 @@
-import type { GPUBindGroup, GPUBuffer, GPUCommandEncoder } from "../webgpu.ts";
+import type { GPUBindGroup, GPUBuffer, GPUComputePassEncoder } from "../webgpu.ts";
 import type { Gpu } from "./gpu.ts";
 import { BIND_ALIGNMENT, packUniforms, type Step } from "./kernel.ts";
 import { USAGE } from "./usage.ts";
@@ -34,16 +34,14 @@ export class Program {
     this.#uniforms.unmap();
   }
 
-  /** Records every dispatch into one compute pass; does not submit. */
-  encode(encoder: GPUCommandEncoder, buffers: Readonly<Record<string, GPUBuffer | undefined>>): void {
-    const pass = encoder.beginComputePass({ label: "hom.program.pass" });
+  /** Records every dispatch; does not submit. */
+  record(pass: GPUComputePassEncoder, buffers: Readonly<Record<string, GPUBuffer | undefined>>): void {
     this.steps.forEach((step, i) => {
       const { pipeline, layout } = this.#gpu.pipeline(step.kernel, step.variant);
       pass.setPipeline(pipeline);
       pass.setBindGroup(0, this.#bindGroup(step, i, layout, buffers));
       pass.dispatchWorkgroups(...step.workgroups);
     });
-    pass.end();
   }
 
   destroy(): void {

@@ -1,0 +1,145 @@
+import { checkInteger, checkObject, rangeError } from "../checks.ts";
+import { WeightsError } from "../errors.ts";
+import { HomBlock } from "../layers/block.ts";
+import { LinearLayer } from "../layers/linear.ts";
+import { embed } from "../ops/embed.ts";
+import { sample } from "../ops/sample.ts";
+import type { Gpu } from "../runtime/gpu.ts";
+import type { GPUBuffer } from "../webgpu.ts";
+import { collectParams, normaliseKeys } from "../weights/checkpoint.ts";
+import { Weights, type WeightsSource } from "../weights/safetensors.ts";
+
+export interface HlmConfig {
+  /** V */
+  readonly vocabSize: number;
+  readonly dim: number;
+  readonly layers: number;
+  /** Tokens that the model was trained on at once. */
+  readonly contextLength: number;
+  readonly order: number;
+  readonly orderExpand: number;
+  readonly ffwExpand: number;
+}
+
+/** A parsed file, or parameters by checkpoint name: bare arrays (of the model's shapes) or `{ dtype, shape, data }`. */
+export type HlmWeights = WeightsSource | Readonly<Record<string, Float32Array>>;
+
+/** What a model holds on the GPU, and the position frequencies `[D/2]`. */
+export interface HlmParts {
+  readonly table: GPUBuffer;
+  readonly freqs: Float32Array;
+  readonly positions: readonly [LinearLayer, LinearLayer];
+  readonly blocks: readonly HomBlock[];
+  readonly output: LinearLayer;
+}
+
+const CONFIG_KEYS: readonly (keyof HlmConfig)[] = ["vocabSize", "dim", "layers", "contextLength", "order", "orderExpand", "ffwExpand"];
+const METADATA_KEYS: Readonly<Record<keyof HlmConfig, string>> = {
+  vocabSize: "vocab_size",
+  dim: "dim",
+  layers: "n_layers",
+  contextLength: "context_length",
+  order: "order",
+  orderExpand: "order_expand",
+  ffwExpand: "ffw_expand",
+};
+
+/** The configuration that a checkpoint's metadata gives (`vocab_size`, `dim`, `n_layers`, …). @throws WeightsError where it lacks one */
+export function hlmConfigOf(weights: Weights): HlmConfig {
+  const values = CONFIG_KEYS.map((key) => {
+    const text = weights.metadata[METADATA_KEYS[key]];
+    const value = Number(text);
+    if (text === undefined || !Number.isInteger(value) || value < 1) {
+      throw new WeightsError(
+        `hlmConfigOf: the metadata must have a positive integer ${METADATA_KEYS[key]}, got ${text}; pass the configuration to Hlm.create`,
+      );
+    }
+    return [key, value];
+  });
+  return Object.fromEntries(values) as HlmConfig;
+}
+
+/** @throws TypeError, RangeError */
+export function checkHlmConfig(where: string, config: HlmConfig): void {
+  checkObject(where, "config", config, CONFIG_KEYS);
+  for (const key of CONFIG_KEYS) checkInteger(where, key, config[key], 1);
+  if (config.dim % 2 !== 0) throw rangeError(where, "dim", "be even: half the position features are cosines, half sines", config.dim);
+}
+
+/** Finds the parameters in a checkpoint, uploads them and compiles their kernels. @throws WeightsError; nothing is kept then */
+export async function loadHlm(where: string, gpu: Gpu, config: HlmConfig, weights: HlmWeights): Promise<HlmParts> {
+  const shapes = shapesOf(config);
+  const optional = { freqs: shapes["freqs"] ?? [], "output_proj.bias": shapes["output_proj.bias"] ?? [] };
+  for (const key of Object.keys(optional)) delete shapes[key];
+  const expected = { ...shapes, ...optional };
+  const named = normaliseKeys(withShapes(weights, expected), { where, expected: Object.keys(expected) });
+  const params = collectParams(named, shapes, { where, optional });
+  if (named.names.some((name) => name.startsWith(`layers.${config.layers}.`))) {
+    throw new WeightsError(
+      `${where}: config.layers must be the checkpoint's number of layers, got ${config.layers} while it has layers.${config.layers}`,
+    );
+  }
+
+  const made: { destroy(): void }[] = [];
+  const keep = <T extends { destroy(): void }>(part: T): T => {
+    made.push(part);
+    return part;
+  };
+  const { dim, vocabSize, layers, order, orderExpand, ffwExpand, contextLength } = config;
+  const linear = (name: string, inner: number, outer: number, activation: "identity" | "silu") => {
+    const weight = params[`${name}.weight`] ?? new Float32Array();
+    return keep(new LinearLayer(gpu, { label: name, inner, outer, activation }, weight, params[`${name}.bias`]));
+  };
+  try {
+    const { result, status } = gpu.guard(where, () => ({
+      table: keep(gpu.upload("hom.token_emb.weights", params["token_emb.weight"] ?? new Float32Array())),
+      positions: [linear("pos_emb.0", dim, 2 * dim, "silu"), linear("pos_emb.2", 2 * dim, dim, "identity")] as const,
+      output: linear("output_proj", dim, vocabSize, "identity"),
+    }));
+    const blocks: HomBlock[] = [];
+    for (let i = 0; i < layers; i++) {
+      const prefix = `layers.${i}.`;
+      const own = Object.entries(params).flatMap(([key, value]) => (key.startsWith(prefix) ? [[key.slice(prefix.length), value]] : []));
+      blocks.push(keep(await HomBlock.create(gpu, { dim, order, orderExpand, ffwExpand }, Object.fromEntries(own))));
+    }
+    await Promise.all([...[...result.positions, result.output].map((layer) => layer.prepare()), gpu.prepare(embed, {}), gpu.prepare(sample, {})]);
+    const failure = await status;
+    if (failure) throw failure;
+    const freqs = params["freqs"] ?? Float32Array.from({ length: dim / 2 }, (_, j) => Math.exp((-2 * Math.log(4 * contextLength) * j) / dim));
+    return { ...result, blocks, freqs };
+  } catch (error) {
+    for (const part of made) part.destroy();
+    throw error;
+  }
+}
+
+/** Every parameter of the model under its checkpoint name, with its shape. */
+function shapesOf(config: HlmConfig): Record<string, number[]> {
+  const { vocabSize: V, dim: D, layers, order, orderExpand, ffwExpand } = config;
+  const M = order * orderExpand * D;
+  const linear = (name: string, outer: number, inner: number) => ({ [`${name}.weight`]: [outer, inner], [`${name}.bias`]: [outer] });
+  const shapes: Record<string, number[]> = {
+    "token_emb.weight": [V, D],
+    freqs: [D / 2],
+    ...linear("pos_emb.0", 2 * D, D),
+    ...linear("pos_emb.2", D, 2 * D),
+    ...linear("output_proj", V, D),
+  };
+  for (let i = 0; i < layers; i++) {
+    const parts = { "hom.ho_proj": [M, D], "hom.se_proj": [M, D], "hom.ag_proj": [D, M], "ffw.0": [ffwExpand * D, D], "ffw.2": [D, ffwExpand * D] };
+    for (const [name, [outer = 0, inner = 0]] of Object.entries(parts)) Object.assign(shapes, linear(`layers.${i}.${name}`, outer, inner));
+  }
+  return shapes;
+}
+
+/** Bare arrays say nothing of their shapes: one whose size is right has the model's. */
+function withShapes(weights: HlmWeights, shapes: Readonly<Record<string, readonly number[]>>): WeightsSource {
+  if (weights instanceof Weights || typeof weights !== "object" || weights === null) return weights;
+  const named = Object.entries(weights).map(([name, value]) => {
+    if (!(value instanceof Float32Array)) return [name, value];
+    const key = Object.keys(shapes).find((k) => name === k || name.endsWith(`.${k}`));
+    const shape = key === undefined ? undefined : shapes[key];
+    return [name, { shape: shape?.reduce((a, b) => a * b, 1) === value.length ? shape : [value.length], data: value }];
+  });
+  return Object.fromEntries(named);
+}
