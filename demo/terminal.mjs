@@ -1,0 +1,133 @@
+// Text from the shipped checkpoint, in the terminal: what `npm start` runs once the package is built. `--help` lists the options.
+import { readFile } from "node:fs/promises";
+import { parseArgs } from "node:util";
+import { parseSafetensors } from "homm-webgpu";
+import { charVocabulary, Hlm, hlmConfigOf } from "homm-webgpu/models";
+import { requestNodeGpu } from "homm-webgpu/node";
+
+const usage = `options of the terminal demo:
+  --prompt TEXT      what the model continues (ROMEO:)
+  --tokens N         how many characters to add (200)
+  --temperature X    0 always takes the likeliest character, 1 samples from the model's distribution (0.8)
+  --top-k N          sample among the N likeliest characters only (all of them)
+  --seed N           the same seed gives the same text; 0 to 4294967295 (a random one, which is printed)
+and of npm start: --once, --port N, --install`;
+
+const options = readOptions();
+try {
+  await run(options);
+} catch (error) {
+  console.error(`\n${/** @type {Error} */ (error).message}`);
+  process.exitCode = 1;
+}
+
+/** @param {ReturnType<typeof readOptions>} options */
+async function run({ prompt, tokens, ...sampling }) {
+  const file = await readFile(new URL("public/checkpoints/hlm_shakespeare.safetensors", import.meta.url));
+  const weights = parseSafetensors(file);
+  const vocabulary = charVocabulary(weights);
+  const unknown = [...new Set(prompt)].filter((character) => !vocabulary.knows(character));
+  if (unknown.length) {
+    const known = vocabulary.decode(Array(vocabulary.size).keys()).replace("\n", "").replace(" ", "");
+    refuse(`--prompt: the model does not know ${unknown.map(named).join(", ")}; it knows the line break, the space and ${known}`);
+  }
+
+  const gpu = await requestNodeGpu();
+  try {
+    const started = performance.now();
+    const model = await Hlm.create(gpu, hlmConfigOf(weights), weights);
+    const parameters = Array.from(weights, (tensor) => tensor.size).reduce((a, b) => a + b, 0);
+    const { layers, dim, order } = model.config;
+    console.log(`adapter  ${gpu.info.description || gpu.info.vendor || "unnamed"} (${gpu.info.software ? "software, on the CPU" : "GPU"})`);
+    console.log(`model    ${grouped(parameters)} parameters, ${layers} layers of width ${dim} and order ${order}; ready in ${seconds(started)}`);
+    const choice = sampling.topK === undefined ? "" : ` among the ${sampling.topK} likeliest`;
+    console.log(`sampling temperature ${sampling.temperature}${choice}, seed ${sampling.seed}\n`);
+
+    process.stdout.write(prompt);
+    const begin = performance.now();
+    let count = 0;
+    let first = begin;
+    for await (const token of model.generate(vocabulary.encode(prompt), { maxTokens: tokens, ...sampling })) {
+      process.stdout.write(vocabulary.decode([token]));
+      if (++count === 1) first = performance.now();
+    }
+    console.log(
+      `\n\n${count} token${count === 1 ? "" : "s"} in ${seconds(begin)}${count > 1 ? `, ${rate(count - 1, first)} from the second token on` : ""}`,
+    );
+    console.log(`weights on the GPU: ${(model.weightBytes / 2 ** 20).toFixed(2)} MiB`);
+    model.destroy();
+  } finally {
+    gpu.destroy();
+  }
+}
+
+function readOptions() {
+  try {
+    const { values } = parseArgs({
+      options: {
+        prompt: { type: "string", default: "ROMEO:" },
+        tokens: { type: "string", default: "200" },
+        temperature: { type: "string", default: "0.8" },
+        "top-k": { type: "string" },
+        seed: { type: "string", default: String(Math.floor(Math.random() * 2 ** 32)) },
+        help: { type: "boolean", short: "h" },
+      },
+    });
+    if (values.help) {
+      console.log(usage);
+      process.exit(0);
+    }
+    if (values.prompt === "") throw new Error("--prompt must have at least one character, got an empty one");
+    const topK = values["top-k"];
+    return {
+      prompt: values.prompt,
+      tokens: integer("--tokens", values.tokens, 1, 1_000_000),
+      temperature: number("--temperature", values.temperature, 0, 100),
+      ...(topK !== undefined && { topK: integer("--top-k", topK, 1, 2 ** 31) }),
+      seed: integer("--seed", values.seed, 0, 2 ** 32 - 1),
+    };
+  } catch (error) {
+    refuse(`${/** @type {Error} */ (error).message}\nnpm start -- --help lists the options`);
+  }
+}
+
+/** @param {string} option @param {string} text @param {number} min @param {number} max */
+function number(option, text, min, max) {
+  const value = Number(text);
+  if (text.trim() !== "" && value >= min && value <= max) return value;
+  throw new Error(`${option} must be a number from ${min} to ${max}, got ${JSON.stringify(text)}`);
+}
+
+/** @param {string} option @param {string} text @param {number} min @param {number} max */
+function integer(option, text, min, max) {
+  const value = number(option, text, min, max);
+  if (Number.isInteger(value)) return value;
+  throw new Error(`${option} must be a whole number, got ${JSON.stringify(text)}`);
+}
+
+/** @param {string} message @returns {never} */
+function refuse(message) {
+  console.error(message);
+  process.exit(2);
+}
+
+/** @param {string} character */
+function named(character) {
+  return `${JSON.stringify(character)} (U+${(character.codePointAt(0) ?? 0).toString(16).toUpperCase().padStart(4, "0")})`;
+}
+
+/** @param {number} count @param {number} since */
+function rate(count, since) {
+  const perSecond = (1000 * count) / (performance.now() - since);
+  return `${perSecond.toFixed(perSecond < 10 ? 1 : 0)} tokens/s`;
+}
+
+/** @param {number} since */
+function seconds(since) {
+  return `${((performance.now() - since) / 1000).toFixed(2)} s`;
+}
+
+/** @param {number} value */
+function grouped(value) {
+  return value.toLocaleString("en-US");
+}
