@@ -39,6 +39,11 @@ export interface GenerateOptions extends SamplingOptions {
   /** Each layer sees the last `window` tokens only. Default: all. */
   readonly window?: number;
   /**
+   * Where a model was trained on short texts only, it loses the thread past `contextLength`, though nothing else stops it. With `refresh`, a text that
+   * reaches `contextLength` goes on from a new state of its last `refresh` tokens, at positions from 0. Default: never.
+   */
+  readonly refresh?: number;
+  /**
    * Continue this text instead of an empty one. Afterwards the state has taken in the prompt and every yielded token but the last, which has
    * not been fed back. Steps then run one at a time, so that an early end leaves nothing more in it.
    */
@@ -200,10 +205,11 @@ export class Hlm {
    */
   async *generate(promptIds: Int32Array, options: GenerateOptions = {}): AsyncGenerator<number, void, undefined> {
     const where = "Hlm.generate";
-    checkObject(where, "options", options, ["maxTokens", "temperature", "topK", "seed", "signal", "window", "state"]);
-    const { maxTokens = 100, signal, window } = options;
+    checkObject(where, "options", options, ["maxTokens", "temperature", "topK", "seed", "signal", "window", "refresh", "state"]);
+    const { maxTokens = 100, signal, window, refresh } = options;
     checkInteger(where, "maxTokens", maxTokens, 0);
-    const { vocabSize } = this.config;
+    const { vocabSize, contextLength } = this.config;
+    if (refresh !== undefined) checkInteger(where, "refresh", refresh, 1, contextLength - 1);
     const sampling = checkSampling(where, options, vocabSize);
     this.#checkUsable(where);
     this.#checkIds(where, "promptIds", promptIds, 1);
@@ -219,6 +225,7 @@ export class Hlm {
     const ahead = options.state ? 1 : STEPS_IN_FLIGHT;
     const decoder = new Decoder(this.gpu, vocabSize, sampling);
     const pending: Promise<number>[] = [];
+    const recent = refresh !== undefined && promptIds.length > contextLength ? [...promptIds.subarray(-refresh)] : [...promptIds];
     const run = (work: () => void) => {
       const { status } = this.gpu.guard(where, work);
       const checked = Promise.all([status, decoder.read(where)]).then(([failure, id]) => {
@@ -231,20 +238,25 @@ export class Hlm {
       pending.push(checked);
     };
     try {
-      run(() => this.#take(state, promptIds, decoder.logits, "last", decoder));
-      for (let submitted = 1, yielded = 0; yielded < maxTokens; yielded++) {
-        while (pending.length < ahead && submitted < maxTokens) {
-          run(() => this.#continue(state, decoder));
+      for (let submitted = 0, yielded = 0; yielded < maxTokens; yielded++) {
+        while (submitted < maxTokens && pending.length < ahead) {
+          const anew = submitted === 0 ? recent : refresh !== undefined && state.position >= contextLength ? recent.slice(-refresh) : undefined;
+          // What to start anew from is known when everything has been read back.
+          if (anew && pending.length > 0) break;
+          run(() => {
+            if (submitted > 0 && anew) state.reset();
+            if (anew) this.#take(state, Int32Array.from(anew), decoder.logits, "last", decoder);
+            else this.#advance(state, 1, decoder.ids, [{ row: 0, rows: 1, at: 0 }], decoder.logits, decoder);
+          });
           submitted++;
         }
         const token = await pending.shift();
         signal?.throwIfAborted();
-        if (token !== undefined) yield token;
+        if (token === undefined) throw new Error("Hlm: no token was drawn");
+        recent.push(token);
+        if (recent.length > 2 * contextLength) recent.splice(0, recent.length - contextLength);
+        yield token;
         signal?.throwIfAborted();
-        if (pending.length === 0 && submitted < maxTokens) {
-          run(() => this.#continue(state, decoder));
-          submitted++;
-        }
       }
     } finally {
       await Promise.allSettled(pending);
@@ -284,11 +296,6 @@ export class Hlm {
       this.#advance(state, n, buffer, wanted === "all" || isLast ? outputs : [], logits, isLast ? decoder : undefined);
       buffer.destroy();
     }
-  }
-
-  /** Takes in the token that was sampled last, and samples the next. */
-  #continue(state: HlmState, decoder: Decoder): void {
-    this.#advance(state, 1, decoder.ids, [{ row: 0, rows: 1, at: 0 }], decoder.logits, decoder);
   }
 
   /** One submit: n tokens a batch row through all layers, and the next token drawn where there is a decoder. */

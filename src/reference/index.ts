@@ -11,6 +11,7 @@ export { mergeMoments } from "./merge_moments.ts";
 export { expandMoments, moments, segmentMoments } from "./moments.ts";
 export { positionFrequencies, positions } from "./positions.ts";
 export { prefixMoments } from "./prefix_moments.ts";
+export { exponential, type SampleArguments, sample } from "./sample.ts";
 export { scanMoments } from "./scan_moments.ts";
 export { select } from "./select.ts";
 export { HomStream } from "./stream.ts";
