@@ -1,9 +1,10 @@
 import { checkInteger } from "../checks.ts";
 import { WeightsError } from "../errors.ts";
 import type { Gpu } from "../runtime/gpu.ts";
+import type { BufferView } from "../runtime/program.ts";
 import { Tensor } from "../runtime/tensor.ts";
 import type { GPUComputePassEncoder } from "../webgpu.ts";
-import { type BufferView, type HomConfig, type HomForwardOptions, HomLayer, type HomParams, type HomRecord } from "./hom.ts";
+import { type HomConfig, type HomForwardOptions, HomLayer, type HomParams, type HomRecord } from "./hom.ts";
 import { LinearLayer } from "./linear.ts";
 
 export interface HomBlockConfig extends HomConfig {

@@ -2,7 +2,7 @@ import { checkInteger, checkObject, checkOneOf, rangeError, raw, typeError } fro
 import { WeightsError } from "../errors.ts";
 import { ACTIVATIONS, type Activation } from "../ops/types.ts";
 import type { Gpu } from "../runtime/gpu.ts";
-import { Program } from "../runtime/program.ts";
+import { type BufferView, Program, planOffset } from "../runtime/program.ts";
 import { ProgramCache } from "../runtime/program_cache.ts";
 import { allOf, checkGpu, Tensor } from "../runtime/tensor.ts";
 import type { GPUBuffer, GPUCommandEncoder, GPUComputePassEncoder } from "../webgpu.ts";
@@ -73,12 +73,6 @@ interface HomWeights {
   /** ho_proj and se_proj side by side. */
   readonly projections: GPUBuffer;
   readonly ag: GPUBuffer;
-}
-
-/** Memory that a kernel reads or writes. @internal */
-export interface BufferView {
-  readonly buffer: GPUBuffer;
-  readonly byteOffset: number;
 }
 
 /** One call on memory, all checked. @internal */
@@ -342,24 +336,16 @@ export class HomLayer {
     const homCall: HomCall = {
       ...shape,
       mask: resolved.plan,
-      query: query.byteOffset,
-      context: context.byteOffset,
-      out: out.byteOffset,
-      residual: residual?.byteOffset,
+      query: planOffset(query),
+      context: planOffset(context),
+      out: planOffset(out),
+      residual: residual && planOffset(residual),
       queryMask: queryMask !== undefined,
     };
     const { program, cached } = this.#program(homCall, resolved.key, lent);
     const uploads = prepared ? {} : uploadMask(this.gpu, resolved);
     if (queryMask) uploads["table"] = this.gpu.upload("hom.mask.table", queryMask);
-    program.record(pass, {
-      query: query.buffer,
-      context: context.buffer,
-      out: out.buffer,
-      residual: residual?.buffer,
-      ...this.#weights,
-      ...prepared?.buffers,
-      ...uploads,
-    });
+    program.record(pass, { query, context, out, residual, ...this.#weights, ...prepared?.buffers, ...uploads });
     return [...Object.values(uploads).map((buffer) => () => buffer.destroy()), ...(cached ? [] : [() => program.destroy()])];
   }
 

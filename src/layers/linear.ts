@@ -2,10 +2,9 @@ import { planLinear } from "../ops/linear.ts";
 import { bindRows } from "../ops/op.ts";
 import type { Gpu } from "../runtime/gpu.ts";
 import type { Step } from "../runtime/kernel.ts";
-import { Program } from "../runtime/program.ts";
+import { type BufferView, Program, planOffset } from "../runtime/program.ts";
 import { ProgramCache } from "../runtime/program_cache.ts";
 import type { GPUBuffer, GPUComputePassEncoder } from "../webgpu.ts";
-import type { BufferView } from "./hom.ts";
 import { packLinear } from "./params.ts";
 
 export interface LinearConfig {
@@ -51,13 +50,10 @@ export class LinearLayer {
   }
 
   record(pass: GPUComputePassEncoder, { x, y, residual, rows }: LinearRecord): void {
-    const key = [rows, x.byteOffset, y.byteOffset, residual?.byteOffset].join();
-    const program = this.#programs.get(
-      key,
-      false,
-      () => new Program(this.#gpu, this.#plan(rows, x.byteOffset, y.byteOffset, residual?.byteOffset), new Map()),
-    );
-    program.record(pass, { x: x.buffer, w: this.#weights, y: y.buffer, residual: residual?.buffer });
+    const offsets = [planOffset(x), planOffset(y), residual && planOffset(residual)] as const;
+    const key = [rows, ...offsets].join();
+    const program = this.#programs.get(key, false, () => new Program(this.#gpu, this.#plan(rows, ...offsets), new Map()));
+    program.record(pass, { x, w: this.#weights, y, residual });
   }
 
   destroy(): void {

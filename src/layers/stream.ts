@@ -1,10 +1,10 @@
 import { checkObject, rangeError, raw, typeError } from "../checks.ts";
 import type { Gpu } from "../runtime/gpu.ts";
-import { Program } from "../runtime/program.ts";
+import { type BufferView, Program, planOffset } from "../runtime/program.ts";
 import { ProgramCache } from "../runtime/program_cache.ts";
 import { Tensor } from "../runtime/tensor.ts";
 import type { GPUBuffer, GPUCommandEncoder, GPUComputePassEncoder } from "../webgpu.ts";
-import type { BufferView, HomConfig } from "./hom.ts";
+import type { HomConfig } from "./hom.ts";
 import { checkCuSeqlens, checkLengths } from "./mask.ts";
 import { blockTokensFor, firstBlocks } from "./planner.ts";
 import type { HomState } from "./state.ts";
@@ -133,14 +133,14 @@ export class HomStream {
    * @internal
    */
   recordStep(pass: GPUComputePassEncoder, state: HomState, { x, out, residual, length }: StepRecord): void {
-    const program = this.#program({ kind: "step" }, state.batch, length, x.byteOffset, out.byteOffset, residual?.byteOffset);
+    const program = this.#program({ kind: "step" }, state.batch, length, planOffset(x), planOffset(out), residual && planOffset(residual));
     program.record(pass, this.#buffers(state, { context: x, out, residual }));
   }
 
   /** The same for one token a row of a windowed state, which has been copied into the ring. @internal */
   recordSlide(pass: GPUComputePassEncoder, state: HomState, { x, out, residual }: Omit<StepRecord, "length">): void {
     const operation = { kind: "stepWindow", ring: (state.window ?? 0) + 1 } as const;
-    const program = this.#program(operation, state.batch, 1, 0, out.byteOffset, residual?.byteOffset);
+    const program = this.#program(operation, state.batch, 1, 0, planOffset(out), residual && planOffset(residual));
     program.record(pass, this.#buffers(state, { context: x, out, residual }));
   }
 
@@ -217,7 +217,7 @@ export class HomStream {
     let table: GPUBuffer | undefined;
     let transient: Program | undefined;
     const { status } = this.#gpu.guard(where, () => {
-      const offsets = [context.byteOffset, out?.byteOffset ?? 0, residual?.byteOffset] as const;
+      const offsets = [planOffset(context), out ? planOffset(out) : 0, residual && planOffset(residual)] as const;
       const program = this.#program(operation, a.batch, a.length, ...offsets);
       if (operation.kind === "appendPacked") transient = program;
       table = a.table && this.#gpu.upload("hom.state.table", a.table);
@@ -234,10 +234,8 @@ export class HomStream {
 
   #buffers(state: HomState, views: { context: BufferView; out?: BufferView | undefined; residual?: BufferView | undefined }) {
     return {
-      query: views.context.buffer,
-      context: views.context.buffer,
-      out: views.out?.buffer,
-      residual: views.residual?.buffer,
+      query: views.context,
+      ...views,
       levels: state.levels,
       history: state.history,
       entry: state.entry,

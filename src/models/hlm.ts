@@ -1,9 +1,8 @@
 import { checkInteger, checkObject, rangeError, raw, typeError } from "../checks.ts";
-import type { BufferView } from "../layers/hom.ts";
 import { planEmbed } from "../ops/embed.ts";
 import { planSample } from "../ops/sample.ts";
 import type { Gpu } from "../runtime/gpu.ts";
-import { Program } from "../runtime/program.ts";
+import { type BufferView, Program } from "../runtime/program.ts";
 import { ProgramCache } from "../runtime/program_cache.ts";
 import { checkGpu, Tensor } from "../runtime/tensor.ts";
 import { USAGE } from "../runtime/usage.ts";

@@ -3,6 +3,19 @@ import type { Gpu } from "./gpu.ts";
 import { BIND_ALIGNMENT, packUniforms, type Step } from "./kernel.ts";
 import { USAGE } from "./usage.ts";
 
+/** Memory that a kernel reads or writes. @internal */
+export interface BufferView {
+  readonly buffer: GPUBuffer;
+  readonly byteOffset: number;
+}
+
+/** The part of an offset that a plan depends on: the rest is where its slots are bound from. */
+export function planOffset(view: BufferView): number {
+  return view.byteOffset % BIND_ALIGNMENT;
+}
+
+export type BoundBuffers = Readonly<Record<string, GPUBuffer | BufferView | undefined>>;
+
 /**
  * A list of dispatches with its uniforms on the GPU, written once: recording it again costs bind groups only, and those of the last
  * buffers are kept. Buffers named in `scratch` come from the device's pool, the others from the caller.
@@ -13,7 +26,7 @@ export class Program {
   readonly #scratch: ReadonlyMap<string, number>;
   readonly #uniforms: GPUBuffer;
   readonly #offsets: readonly number[];
-  readonly #groups: { buffers: GPUBuffer[]; group: GPUBindGroup }[] = [];
+  readonly #groups: { buffers: BufferView[]; group: GPUBindGroup }[] = [];
 
   constructor(gpu: Gpu, steps: readonly Step[], scratch: ReadonlyMap<string, number>) {
     this.#gpu = gpu;
@@ -35,7 +48,7 @@ export class Program {
   }
 
   /** Records every dispatch; does not submit. */
-  record(pass: GPUComputePassEncoder, buffers: Readonly<Record<string, GPUBuffer | undefined>>): void {
+  record(pass: GPUComputePassEncoder, buffers: BoundBuffers): void {
     this.steps.forEach((step, i) => {
       const { pipeline, layout } = this.#gpu.pipeline(step.kernel, step.variant);
       pass.setPipeline(pipeline);
@@ -49,21 +62,17 @@ export class Program {
     this.#groups.length = 0;
   }
 
-  #bindGroup(
-    step: Step,
-    i: number,
-    layout: ReturnType<Gpu["pipeline"]>["layout"],
-    buffers: Readonly<Record<string, GPUBuffer | undefined>>,
-  ): GPUBindGroup {
+  #bindGroup(step: Step, i: number, layout: ReturnType<Gpu["pipeline"]>["layout"], buffers: BoundBuffers): GPUBindGroup {
     const storage = step.kernel.bindings.filter(({ type }) => type !== "uniform");
     const used = storage.map(({ name }) => {
       const slot = step.slots[name];
       if (!slot) throw new Error(`${step.kernel.name}: nothing is bound to ${name}`);
-      const buffer = buffers[slot.buffer] ?? this.#gpu.scratch(slot.buffer, this.#scratch.get(slot.buffer) ?? 16);
-      return { name, slot, buffer };
+      const given = buffers[slot.buffer] ?? this.#gpu.scratch(slot.buffer, this.#scratch.get(slot.buffer) ?? 16);
+      const { buffer, byteOffset } = "byteOffset" in given ? given : { buffer: given, byteOffset: 0 };
+      return { name, slot, buffer, byteOffset: byteOffset - (byteOffset % BIND_ALIGNMENT) };
     });
     const cached = this.#groups[i];
-    if (cached?.buffers.every((buffer, j) => buffer === used[j]?.buffer)) return cached.group;
+    if (cached?.buffers.every(({ buffer, byteOffset }, j) => buffer === used[j]?.buffer && byteOffset === used[j]?.byteOffset)) return cached.group;
     const binding = (name: string): number => step.kernel.bindings.find((b) => b.name === name)?.binding ?? 0;
     const uniform = step.kernel.bindings.find(({ type }) => type === "uniform");
     const group = this.#gpu.device.createBindGroup({
@@ -73,10 +82,13 @@ export class Program {
         ...(uniform
           ? [{ binding: uniform.binding, resource: { buffer: this.#uniforms, offset: this.#offsets[i] ?? 0, size: step.kernel.uniformBytes } }]
           : []),
-        ...used.map(({ name, slot, buffer }) => ({ binding: binding(name), resource: { buffer, offset: slot.offset, size: slot.size } })),
+        ...used.map(({ name, slot, buffer, byteOffset }) => ({
+          binding: binding(name),
+          resource: { buffer, offset: byteOffset + slot.offset, size: slot.size },
+        })),
       ],
     });
-    this.#groups[i] = { buffers: used.map(({ buffer }) => buffer), group };
+    this.#groups[i] = { buffers: used, group };
     return group;
   }
 }
