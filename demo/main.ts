@@ -115,7 +115,9 @@ async function write({ model, vocabulary }: Loaded): Promise<void> {
   const pace = new Pace();
   let outcome = "Done";
   try {
-    for await (const token of model.generate(vocabulary.encode(prompt), { ...sampling, signal: controller.signal })) {
+    // The model was trained on short texts: past their length it goes on from the second half of what it sees.
+    const refresh = Math.ceil(model.config.contextLength / 2);
+    for await (const token of model.generate(vocabulary.encode(prompt), { ...sampling, refresh, signal: controller.signal })) {
       const atEnd = page.text.scrollTop + page.text.clientHeight > page.text.scrollHeight - 40;
       text.appendData(vocabulary.decode([token]));
       if (atEnd) page.text.scrollTop = page.text.scrollHeight;

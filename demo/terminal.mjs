@@ -47,7 +47,9 @@ async function run({ prompt, tokens, ...sampling }) {
     const begin = performance.now();
     let count = 0;
     let first = begin;
-    for await (const token of model.generate(vocabulary.encode(prompt), { maxTokens: tokens, ...sampling })) {
+    // The model was trained on short texts: past their length it goes on from the second half of what it sees.
+    const refresh = Math.ceil(model.config.contextLength / 2);
+    for await (const token of model.generate(vocabulary.encode(prompt), { maxTokens: tokens, refresh, ...sampling })) {
       process.stdout.write(vocabulary.decode([token]));
       if (++count === 1) first = performance.now();
     }

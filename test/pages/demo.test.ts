@@ -80,6 +80,19 @@ describe("the demo page", () => {
     await page.close();
   });
 
+  it("goes on past the length that the model was trained on", async () => {
+    const { page, problems } = await openReady();
+    await fill(page, { Characters: "300", Seed: "1" });
+    await generateButton(page).click();
+    await finished(page);
+    const text = await written(page);
+    expect(text).toHaveLength(300);
+    // A model that has lost the thread repeats a letter without end.
+    expect(text).not.toMatch(/(.)\1{7}/);
+    expect(problems).toEqual([]);
+    await page.close();
+  });
+
   it("Stop ends the text, and another can follow", async () => {
     const { page, problems } = await openReady();
     await fill(page, { Characters: "100000", Seed: "1" });
