@@ -1,6 +1,6 @@
 // Everything a fresh clone needs before it can run, with nothing but Node. As a program: `node scripts/setup.mjs [--install]`.
 import { spawnSync } from "node:child_process";
-import { existsSync, readFileSync } from "node:fs";
+import { existsSync, readdirSync, readFileSync, statSync } from "node:fs";
 import { dirname, join } from "node:path";
 import { fileURLToPath } from "node:url";
 import { describeAdapter, findBrowser, findDawnAdapter, findSwiftShader, installChromium, noAdapterAdvice } from "./adapter.mjs";
@@ -20,6 +20,24 @@ export function setUp({ install = false } = {}) {
   console.log(`set-up: adapter ${adapter ? describeAdapter(adapter) : "none"}`);
   console.log(`set-up: browser ${browser ? browser.executable : "none"}`);
   return { adapter, browser };
+}
+
+/** Builds dist where it is missing or older than the sources. */
+export function buildIfStale() {
+  // The declarations are written last.
+  const built = join(root, "dist/index.d.ts");
+  const sources = ["src", "shaders", "package.json", "vite.config.ts", "tsconfig.json", "tsconfig.build.json"];
+  const newest = Math.max(...sources.map((source) => newestChange(join(root, source))));
+  if (existsSync(built) && statSync(built).mtimeMs >= newest) return;
+  console.log("set-up: npm run build (dist is missing or older than src)");
+  if (npm(["run", "build", "--silent"]) !== 0) process.exit(1);
+}
+
+/** @param {string} path @returns {number} */
+function newestChange(path) {
+  const stat = statSync(path);
+  if (!stat.isDirectory()) return stat.mtimeMs;
+  return Math.max(0, ...readdirSync(path).map((name) => newestChange(join(path, name))));
 }
 
 /** A variable of the user's that names something absent ends the program. */

@@ -4,10 +4,9 @@
 //   npm start -- --install          as root on Debian or Ubuntu: may install Chromium with apt-get
 // Everything else goes to demo/terminal.mjs, for example --prompt "Once" --tokens 200.
 import { spawnSync } from "node:child_process";
-import { existsSync, readdirSync, statSync } from "node:fs";
 import { join } from "node:path";
 import { noAdapterAdvice } from "./adapter.mjs";
-import { npm, root, setUp } from "./setup.mjs";
+import { buildIfStale, root, setUp } from "./setup.mjs";
 
 const { once, install, port, forwarded } = readOptions(process.argv.slice(2));
 const { adapter } = setUp({ install });
@@ -43,23 +42,6 @@ function readPort(text) {
   if (Number.isInteger(port) && port > 0 && port < 65536) return port;
   console.error(`npm start: --port must be a number from 1 to 65535, got ${JSON.stringify(text)}`);
   process.exit(2);
-}
-
-function buildIfStale() {
-  // The declarations are written last.
-  const built = join(root, "dist/index.d.ts");
-  const sources = ["src", "shaders", "package.json", "vite.config.ts", "tsconfig.json", "tsconfig.build.json"];
-  const newest = Math.max(...sources.map((source) => newestChange(join(root, source))));
-  if (existsSync(built) && statSync(built).mtimeMs >= newest) return;
-  console.log("set-up: npm run build (dist is missing or older than src)");
-  if (npm(["run", "build", "--silent"]) !== 0) process.exit(1);
-}
-
-/** @param {string} path @returns {number} */
-function newestChange(path) {
-  const stat = statSync(path);
-  if (!stat.isDirectory()) return stat.mtimeMs;
-  return Math.max(0, ...readdirSync(path).map((name) => newestChange(join(path, name))));
 }
 
 async function serveDemo() {

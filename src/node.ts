@@ -1,5 +1,6 @@
 import { existsSync } from "node:fs";
 import { join } from "node:path";
+import process from "node:process";
 import { GpuUnavailableError } from "./errors.ts";
 import { type Gpu, openAdapter } from "./runtime/gpu.ts";
 import type { Tuning } from "./runtime/tuning.ts";
