@@ -79,7 +79,7 @@ export class Gpu {
       this.#lostBecause ??= message || reason;
       return { reason, message };
     });
-    this.#pipelines = new Pipelines(device);
+    this.#pipelines = Pipelines.of(device);
     this.#scratch = new ScratchPool((label, size) => this.createBuffer(label, size, USAGE.STORAGE | USAGE.COPY_SRC | USAGE.COPY_DST));
     this.#empty = this.createBuffer("hom.empty", 256, USAGE.STORAGE | USAGE.COPY_DST);
   }

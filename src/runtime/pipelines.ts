@@ -7,6 +7,8 @@ export interface CompiledKernel {
   readonly layout: GPUBindGroupLayout;
 }
 
+const ofDevice = new WeakMap<GPUDevice, Pipelines>();
+
 /** Compiled kernels of one device. Browsers compile an identical pipeline anew each time, so the cache is ours. */
 export class Pipelines {
   readonly #device: GPUDevice;
@@ -14,8 +16,18 @@ export class Pipelines {
   readonly #compiled = new Map<string, CompiledKernel>();
   readonly #pending = new Map<string, Promise<void>>();
 
-  constructor(device: GPUDevice) {
+  private constructor(device: GPUDevice) {
     this.#device = device;
+  }
+
+  /** Every `Gpu` on a device shares what was compiled for it. */
+  static of(device: GPUDevice): Pipelines {
+    let pipelines = ofDevice.get(device);
+    if (!pipelines) {
+      pipelines = new Pipelines(device);
+      ofDevice.set(device, pipelines);
+    }
+    return pipelines;
   }
 
   /** Compiles in the background; a shader that the device refuses rejects with the compiler's own lines. */
