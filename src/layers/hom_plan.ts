@@ -5,7 +5,7 @@ import { planScanMoments } from "../ops/scan_moments.ts";
 import { planScanSegments } from "../ops/scan_segments.ts";
 import { SOURCE_PACKED, SOURCE_PREFIX, SOURCE_ROW, SOURCE_SEGMENT } from "../ops/types.ts";
 import type { GpuLimits } from "../runtime/gpu.ts";
-import type { Slot, Step } from "../runtime/kernel.ts";
+import { GROUP, type Slot, type Step } from "../runtime/kernel.ts";
 import type { Tuning } from "../runtime/tuning.ts";
 import { type BlockSums, blockTokensFor, type HomPlanConfig, MAX_INNER_STEPS, momentLayout, type PlannedCall, Planner } from "./planner.ts";
 
@@ -86,8 +86,12 @@ function means(p: Planner, kind: "none" | "padding" | "lengths"): void {
 function blockCausal(p: Planner, block: number): void {
   const { batch, contextLength } = p.call;
   const segments = Math.ceil(contextLength / block);
-  const wholeRows = Math.min(batch, Math.floor(p.sumRows / segments), Math.floor(p.bindTokens / contextLength));
-  const chunk = wholeRows >= 1 ? segments : Math.max(1, Math.min(p.sumRows, Math.floor(p.bindTokens / block)));
+  // Room for whole groups of each segment's blocks, so that the order of additions does not depend on how many segments there are at once.
+  const group = Math.min(GROUP, Math.ceil(Math.min(block, contextLength) / p.blockTokens));
+  const half = Math.floor(p.sumRows / 2);
+  const most = Math.min(half, Math.floor(p.sumRows / group));
+  const wholeRows = Math.min(batch, Math.floor(most / segments), Math.floor(half / 2), Math.floor(p.bindTokens / contextLength));
+  const chunk = wholeRows >= 1 ? segments : Math.max(1, Math.min(most, Math.floor(p.bindTokens / block)));
   const rowsAtOnce = Math.max(1, wholeRows);
   for (let row = 0; row < batch; row += rowsAtOnce) {
     const rows = Math.min(rowsAtOnce, batch - row);
@@ -163,8 +167,9 @@ export function causalSlabs(p: Planner, options: CausalOptions): void {
   const { ahead, table, prefixTable, tableOffset = 0, initial } = options;
   const { batch, contextLength } = p.call;
   const blockTokens = p.prefixBlockTokens;
-  const capacity = Math.min(p.slabRows, p.bindTokens);
-  const wholeRows = Math.min(batch, Math.floor(capacity / contextLength));
+  const capacity = Math.min(p.slabRows, p.bindTokens, MAX_INNER_STEPS * blockTokens);
+  // The running sums take two rows a batch row, out of the same quarter of the budget as sums elsewhere.
+  const wholeRows = Math.min(batch, Math.floor(capacity / contextLength), Math.floor(p.sumRows / 2));
   const rowsAtOnce = Math.max(1, wholeRows);
   const slab = wholeRows >= 1 ? contextLength : p.wholeSlab(capacity);
   for (let row = 0; row < batch; row += rowsAtOnce) {

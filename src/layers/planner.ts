@@ -140,14 +140,18 @@ export class Planner {
     this.#fused = config.dim <= Math.min(tuning.fusedSelectMaxDim, SELECT_MAX_DIM) && fusedSteps <= MAX_INNER_STEPS;
   }
 
-  /** Rows of moments that fit in a quarter of the budget: what partial sums, and what sums of segments, may take. */
+  /** Rows of moments that fit in a quarter of the budget, and that one invocation may add: partial sums, or sums of segments. */
   get sumRows(): number {
-    return Math.floor(this.config.scratchBudget / 4 / this.rowBytes);
+    return Math.min(this.#rowsWithin(this.config.scratchBudget / 4), MAX_INNER_STEPS);
   }
 
   /** Rows of moments that fit in half of the budget: what a slab of queries or of causal tokens may take. */
   get slabRows(): number {
-    return Math.floor(this.config.scratchBudget / 2 / this.rowBytes);
+    return this.#rowsWithin(this.config.scratchBudget / 2);
+  }
+
+  #rowsWithin(bytes: number): number {
+    return Math.floor(Math.min(bytes, this.maxBinding) / this.rowBytes);
   }
 
   /** Tokens that one binding can hold. */
@@ -176,14 +180,16 @@ export class Planner {
   segmentSums(a: Segments, merge: (sums: BlockSums) => void): void {
     const { batch, contextLength } = this.call;
     const { blockTokens } = this;
-    const blocksPerSegment = Math.ceil(Math.min(a.segmentLength, contextLength) / blockTokens);
-    let slab = Math.min(blocksPerSegment, Math.floor(this.sumRows / a.segments));
-    if (a.segments === 1) slab = Math.min(slab, Math.floor(this.bindTokens / blockTokens));
-    slab = slab < blocksPerSegment ? wholeGroups(slab) : slab;
     const rowOf = (segment: number) => Math.floor(segment / a.segmentsPerRow);
     const startOf = (segment: number) => rowOf(segment) * contextLength + (segment % a.segmentsPerRow) * a.segmentLength;
     const lastSegment = a.firstSegment + a.segments - 1;
     const end = Math.min(startOf(lastSegment) + a.segmentLength, (rowOf(lastSegment) + 1) * contextLength);
+    // The last segment of a row may be shorter; alone, it has fewer blocks.
+    const length = a.segments === 1 ? end - startOf(a.firstSegment) : Math.min(a.segmentLength, contextLength);
+    const blocksPerSegment = Math.ceil(length / blockTokens);
+    let slab = Math.min(blocksPerSegment, Math.floor(this.sumRows / a.segments));
+    if (a.segments === 1) slab = Math.min(slab, Math.floor(this.bindTokens / blockTokens));
+    slab = slab < blocksPerSegment ? wholeGroups(slab) : slab;
     for (let block = 0; block < blocksPerSegment; block += slab) {
       const count = Math.min(slab, blocksPerSegment - block);
       // One segment is bound from its first token of the slab on; several are bound whole.
