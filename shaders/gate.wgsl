@@ -6,7 +6,7 @@
 //   moments, table: see row_moments.wgsl
 //   rows   [slab rows, k·E]     in: running sums or weighted sums, where the source is one of them; out: gated moments, in place
 //
-// One invocation owns TILE_ROWS query rows x 4 channels. Cost for T rows: reads T·D, k·E·D weights, writes T·k·E; 2·T·D·k·E FLOPs.
+// One invocation owns a tile of query rows x channels. Cost for T rows: reads T·D, k·E·D weights, writes T·k·E; 2·T·D·k·E FLOPs.
 // Uses tile, load_x, activations, row_moments, search_table.
 
 struct Shape {
@@ -44,13 +44,16 @@ struct Shape {
 fn main(@builtin(global_invocation_id) id: vec3u, @builtin(num_workgroups) grid: vec3u) {
   let index = id.x + id.y * grid.x * WORKGROUP_SIZE;
   let stride4 = shape.stride4;
-  let col = index % stride4;
-  let row = index / stride4 * TILE_ROWS;
+  let tiles = (stride4 + TILE_COLS4 - 1u) / TILE_COLS4;
+  let col = index % tiles * TILE_COLS4;
+  let row = index / tiles * TILE_ROWS;
   if (row >= shape.slab_rows) {
     return;
   }
   let logits = tile_linear(row, shape.slab_rows - 1u, stride4 + col, shape.inner4, 2u * stride4);
   for (var r = 0u; r < min(TILE_ROWS, shape.slab_rows - row); r++) {
-    rows[(row + r) * stride4 + col] = sigmoid(tile_row(logits, r)) * row_moments(row + r, col);
+    for (var c = 0u; c < min(TILE_COLS4, stride4 - col); c++) {
+      rows[(row + r) * stride4 + col + c] = sigmoid(tile_row(logits, r, c)) * row_moments(row + r, col + c);
+    }
   }
 }

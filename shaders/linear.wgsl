@@ -5,7 +5,7 @@
 //   x     [rows, inner]        w [inner + 1, outer]: weight transposed, then bias; outer padded to a multiple of 4
 //   y, residual [rows, outer]  (residual read when has_residual)
 //
-// One invocation owns TILE_ROWS rows x 4 outputs. Cost: reads rows·inner, outer·inner weights, writes rows·outer; 2·rows·inner·outer FLOPs.
+// One invocation owns a tile of rows x outputs. Cost: reads rows·inner, outer·inner weights, writes rows·outer; 2·rows·inner·outer FLOPs.
 // Uses tile, load_x, store_y, activations.
 
 struct Shape {
@@ -36,13 +36,16 @@ struct Shape {
 fn main(@builtin(global_invocation_id) id: vec3u, @builtin(num_workgroups) grid: vec3u) {
   let index = id.x + id.y * grid.x * WORKGROUP_SIZE;
   let stride4 = shape.stride4;
-  let col = index % stride4;
-  let row = index / stride4 * TILE_ROWS;
+  let tiles = (stride4 + TILE_COLS4 - 1u) / TILE_COLS4;
+  let col = index % tiles * TILE_COLS4;
+  let row = index / tiles * TILE_ROWS;
   if (row >= shape.slab_rows) {
     return;
   }
   let z = tile_activate(tile_linear(row, shape.slab_rows - 1u, col, shape.inner4, stride4));
   for (var r = 0u; r < min(TILE_ROWS, shape.slab_rows - row); r++) {
-    store_y(row + r, col, tile_row(z, r));
+    for (var c = 0u; c < min(TILE_COLS4, stride4 - col); c++) {
+      store_y(row + r, col + c, tile_row(z, r, c));
+    }
   }
 }

@@ -6,7 +6,7 @@
 //   w     [slab tokens, k·E]       plain moments of the slab (prefix_moments.wgsl), rows past its end zero
 //   rows  [query rows, k·E]
 //
-// One invocation owns 8 query rows x 4 channels. Cost for T rows and n tokens: 2·T·n·k·E FLOPs.
+// One invocation owns a tile of query rows x channels. Cost for T rows and n tokens: 2·T·n·k·E FLOPs.
 // Uses tile, load_x, activations (unused).
 
 struct Shape {
@@ -30,18 +30,21 @@ struct Shape {
 fn main(@builtin(global_invocation_id) id: vec3u, @builtin(num_workgroups) grid: vec3u) {
   let index = id.x + id.y * grid.x * WORKGROUP_SIZE;
   let stride4 = shape.stride4;
-  let col = index % stride4;
-  let row = index / stride4 * TILE_ROWS;
+  let tiles = (stride4 + TILE_COLS4 - 1u) / TILE_COLS4;
+  let col = index % tiles * TILE_COLS4;
+  let row = index / tiles * TILE_ROWS;
   if (row >= shape.query_rows) {
     return;
   }
   let sums = tile_product(row, shape.query_rows - 1u, col, shape.inner4, stride4);
   for (var r = 0u; r < min(TILE_ROWS, shape.query_rows - row); r++) {
-    let i = (row + r) * stride4 + col;
-    if (shape.accumulate != 0u) {
-      rows[i] += tile_row(sums, r);
-    } else {
-      rows[i] = tile_row(sums, r);
+    for (var c = 0u; c < min(TILE_COLS4, stride4 - col); c++) {
+      let i = (row + r) * stride4 + col + c;
+      if (shape.accumulate != 0u) {
+        rows[i] += tile_row(sums, r, c);
+      } else {
+        rows[i] = tile_row(sums, r, c);
+      }
     }
   }
 }

@@ -8,7 +8,7 @@
 //   table                           lengths or cu_seqlens, see token_range.wgsl
 //   partial  [blocks, k·E]
 //
-// One invocation owns 4 channels j of every order and one block of tokens, which it walks in register tiles; nothing is shared,
+// One invocation owns the channels of a tile, of every order, and one block of tokens, which it walks in register tiles; nothing is shared,
 // so there is no barrier and no idle lane for a small E. Neighbouring lanes read neighbouring weights and the same token.
 // Cost for N tokens: reads N·D tokens and k·E·D weights, writes k·E a block; 2·N·D·k·E + N·k·E + N·(k-1)·E FLOPs.
 // Uses tile, load_x, activations, token_range, search_table.
@@ -59,8 +59,13 @@ fn token_weight(token: u32, end: u32) -> f32 {
   return 1.0;
 }
 
-fn token_weights(token: u32, end: u32) -> vec4f {
-  return vec4f(token_weight(token, end), token_weight(token + 1u, end), token_weight(token + 2u, end), token_weight(token + 3u, end));
+fn token_weights(token: u32, end: u32) -> array<vec4f, TILE_ROWS / 4u> {
+  var weights: array<vec4f, TILE_ROWS / 4u>;
+  for (var i = 0u; i < TILE_ROWS / 4u; i++) {
+    let t = token + 4u * i;
+    weights[i] = vec4f(token_weight(t, end), token_weight(t + 1u, end), token_weight(t + 2u, end), token_weight(t + 3u, end));
+  }
+  return weights;
 }
 
 @compute @workgroup_size(WORKGROUP_SIZE)
@@ -71,24 +76,27 @@ fn main(@builtin(global_invocation_id) id: vec3u, @builtin(num_workgroups) grid:
   let stride4 = shape.stride4;
   let w_stride4 = shape.w_stride4;
   let order = shape.order;
-  let channel = index % expand4;
-  let block = index / expand4;
+  let tiles = (expand4 + TILE_COLS4 - 1u) / TILE_COLS4;
+  let channel = index % tiles * TILE_COLS4;
+  let block = index / tiles;
   if (block >= shape.blocks) {
     return;
   }
   let range = token_range(block);
-  var sums: array<vec4f, MAX_ORDER>;
+  var sums: array<Columns, MAX_ORDER>;
   for (var token = range.x; token < range.y; token += TILE_ROWS) {
     // The weight enters with the first factor and so is part of every order's product.
-    var m = tile_of_rows(token_weights(token, range.y), token_weights(token + 4u, range.y));
+    var m = tile_of_rows(token_weights(token, range.y));
     for (var i = 0u; i < order; i++) {
       let col = i * expand4 + channel;
       let z = tile_activate(tile_linear(token, range.y - 1u, col, inner4, w_stride4));
       m = tile_multiply(m, z);
-      sums[i] += tile_sum(m);
+      sums[i] = tile_accumulate(m, sums[i]);
     }
   }
   for (var i = 0u; i < order; i++) {
-    partial[block * stride4 + i * expand4 + channel] = sums[i];
+    for (var c = 0u; c < min(TILE_COLS4, expand4 - channel); c++) {
+      partial[block * stride4 + i * expand4 + channel + c] = sums[i][c];
+    }
   }
 }

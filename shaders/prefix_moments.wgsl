@@ -7,7 +7,7 @@
 //   x     [tokens, D]      w [D + 1, 2·k·E]: ho_proj and se_proj, see moments.wgsl
 //   rows  [slab tokens, k·E]; a slab is `blocks` blocks, blocks_per_segment of them a batch row
 //
-// One invocation owns 4 channels of every order and one block of tokens. The sum before the block is added where the row is read
+// One invocation owns the channels of a tile of every order and one block of tokens. The sum before the block is added where the row is read
 // (select.wgsl, gate.wgsl): recomputing the block with a carry costs twice the products, a pass of its own 1.1-1.4 times the time.
 // Cost for n tokens: 2·n·D·k·E FLOPs, writes n·k·E.
 // Uses tile, load_x, activations, token_range, search_table.
@@ -55,14 +55,16 @@ fn main(@builtin(global_invocation_id) id: vec3u, @builtin(num_workgroups) grid:
   let stride4 = shape.stride4;
   let w_stride4 = shape.w_stride4;
   let order = shape.order;
-  let channel = index % expand4;
-  let block = index / expand4;
+  let tiles = (expand4 + TILE_COLS4 - 1u) / TILE_COLS4;
+  let channel = index % tiles * TILE_COLS4;
+  let block = index / tiles;
+  let columns = min(TILE_COLS4, expand4 - channel);
   if (block >= shape.blocks) {
     return;
   }
   let range = token_range(block);
   let row_base = (block / shape.blocks_per_segment) * shape.slab_tokens + (block % shape.blocks_per_segment) * shape.block_tokens;
-  var sums: array<vec4f, MAX_ORDER>;
+  var sums: array<Columns, MAX_ORDER>;
   for (var token = range.x; token < range.y; token += TILE_ROWS) {
     let count = min(TILE_ROWS, range.y - token);
     let row = row_base + token - range.x;
@@ -74,11 +76,15 @@ fn main(@builtin(global_invocation_id) id: vec3u, @builtin(num_workgroups) grid:
       var out = m;
       if (shape.running != 0u) {
         out = tile_prefix(m, sums[i]);
-        sums[i] = tile_row(out, count - 1u);
+        for (var c = 0u; c < TILE_COLS4; c++) {
+          sums[i][c] = tile_row(out, count - 1u, c);
+        }
       }
       for (var r = 0u; r < count; r++) {
         let seen = min((r / shape.ahead + 1u) * shape.ahead, count) - 1u;
-        rows[(row + r) * stride4 + col] = tile_row(out, seen);
+        for (var c = 0u; c < columns; c++) {
+          rows[(row + r) * stride4 + col + c] = tile_row(out, seen, c);
+        }
       }
     }
   }
@@ -86,7 +92,9 @@ fn main(@builtin(global_invocation_id) id: vec3u, @builtin(num_workgroups) grid:
   if (shape.running == 0u) {
     for (var row = row_base + range.y - range.x; row % 4u != 0u && row < row_base + shape.block_tokens; row++) {
       for (var i = 0u; i < order; i++) {
-        rows[row * stride4 + i * expand4 + channel] = vec4f();
+        for (var c = 0u; c < columns; c++) {
+          rows[row * stride4 + i * expand4 + channel + c] = vec4f();
+        }
       }
     }
   }

@@ -61,8 +61,8 @@ fn main(@builtin(global_invocation_id) id: vec3u, @builtin(num_workgroups) grid:
     let logits = tile_linear(first + row, first + last, stride4 + col, inner4, w_stride4);
     for (var r = 0u; r < min(TILE_ROWS, shape.batch - row); r++) {
       let at = (row + r) * stride4 + col;
-      let sum = add_to_levels(at, shape.batch * stride4, full, tile_row(change, r));
-      rows[at] = sigmoid(tile_row(logits, r)) * sum / bitcast<f32>(entry[4u + row + r]);
+      let sum = add_to_levels(at, shape.batch * stride4, full, tile_row(change, r, 0u));
+      rows[at] = sigmoid(tile_row(logits, r, 0u)) * sum / bitcast<f32>(entry[4u + row + r]);
     }
   }
 }

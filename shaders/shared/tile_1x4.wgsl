@@ -2,6 +2,7 @@
 // waste seven rows of eight.
 
 const TILE_ROWS: u32 = 1u;
+const TILE_COLS4: u32 = 1u;
 
 struct Tile {
   r0: vec4f,
@@ -46,6 +47,6 @@ fn tile_multiply(a: Tile, b: Tile) -> Tile {
   return Tile(a.r0 * b.r0);
 }
 
-fn tile_row(z: Tile, r: u32) -> vec4f {
+fn tile_row(z: Tile, r: u32, c: u32) -> vec4f {
   return z.r0;
 }

@@ -1,18 +1,13 @@
-// A register tile of 8 rows x 4 channels, one named vec4f a row: indexed private arrays spill on software adapters
-// (8x4 tile, same arithmetic: named vec4f rows 1.21 GFLOP/s, array<vec4f, 8> in a loop 0.91).
-// Needs from the kernel: `w` ([inner, outer], 4 outer channels a vec4f), and a load_x file. Needs activations.wgsl.
+// A register tile of 8 rows x 4 channels: what GPUs start with. Needs quad.wgsl, activations.wgsl and a load_x file, and from the kernel `w`:
+// [inner, outer], 4 outer channels a vec4f.
 
 const TILE_ROWS: u32 = 8u;
+const TILE_COLS4: u32 = 1u;
+
+alias Columns = array<vec4f, TILE_COLS4>;
 
 struct Tile {
-  r0: vec4f,
-  r1: vec4f,
-  r2: vec4f,
-  r3: vec4f,
-  r4: vec4f,
-  r5: vec4f,
-  r6: vec4f,
-  r7: vec4f,
+  a: Quad,
 }
 
 // sum over inner of x[row + r, inner] * w[inner, col]; rows past `last` repeat it, so that every load is in bounds.
@@ -29,85 +24,65 @@ fn tile_product(row: u32, last: u32, col: u32, inner4: u32, stride4: u32) -> Til
   let stride_3 = 3u * stride4;
   let stride_4 = 4u * stride4;
   var i = col;
-  var r0 = vec4f();
-  var r1 = vec4f();
-  var r2 = vec4f();
-  var r3 = vec4f();
-  var r4 = vec4f();
-  var r5 = vec4f();
-  var r6 = vec4f();
-  var r7 = vec4f();
+  var a0 = vec4f();
+  var a1 = vec4f();
+  var a2 = vec4f();
+  var a3 = vec4f();
+  var a4 = vec4f();
+  var a5 = vec4f();
+  var a6 = vec4f();
+  var a7 = vec4f();
   for (var k = 0u; k < inner4; k++) {
     let m = mat4x4f(w[i], w[i + stride4], w[i + stride_2], w[i + stride_3]);
     i += stride_4;
-    r0 += m * load_x(p0, k);
-    r1 += m * load_x(p1, k);
-    r2 += m * load_x(p2, k);
-    r3 += m * load_x(p3, k);
-    r4 += m * load_x(p4, k);
-    r5 += m * load_x(p5, k);
-    r6 += m * load_x(p6, k);
-    r7 += m * load_x(p7, k);
+    a0 += m * load_x(p0, k);
+    a1 += m * load_x(p1, k);
+    a2 += m * load_x(p2, k);
+    a3 += m * load_x(p3, k);
+    a4 += m * load_x(p4, k);
+    a5 += m * load_x(p5, k);
+    a6 += m * load_x(p6, k);
+    a7 += m * load_x(p7, k);
   }
-  return Tile(r0, r1, r2, r3, r4, r5, r6, r7);
+  return Tile(Quad(a0, a1, a2, a3, a4, a5, a6, a7));
 }
 
 // The product plus the bias, which is the row of w after the 4 * inner4 rows of weights.
 fn tile_linear(row: u32, last: u32, col: u32, inner4: u32, stride4: u32) -> Tile {
-  return tile_add(tile_product(row, last, col, inner4, stride4), w[4u * inner4 * stride4 + col]);
+  return Tile(quad_add(tile_product(row, last, col, inner4, stride4).a, w[4u * inner4 * stride4 + col]));
+}
+
+// One weight a row, for all its channels.
+fn tile_of_rows(weights: array<vec4f, TILE_ROWS / 4u>) -> Tile {
+  return Tile(quad_of_rows(weights[0], weights[1]));
 }
 
 fn tile_ones() -> Tile {
-  return tile_of_rows(vec4f(1.0), vec4f(1.0));
+  return Tile(quad_of_rows(vec4f(1.0), vec4f(1.0)));
 }
 
 fn tile_subtract(a: Tile, b: Tile) -> Tile {
-  return Tile(a.r0 - b.r0, a.r1 - b.r1, a.r2 - b.r2, a.r3 - b.r3, a.r4 - b.r4, a.r5 - b.r5, a.r6 - b.r6, a.r7 - b.r7);
-}
-
-fn tile_add(z: Tile, v: vec4f) -> Tile {
-  return Tile(z.r0 + v, z.r1 + v, z.r2 + v, z.r3 + v, z.r4 + v, z.r5 + v, z.r6 + v, z.r7 + v);
-}
-
-fn tile_activate(z: Tile) -> Tile {
-  return Tile(activate(z.r0), activate(z.r1), activate(z.r2), activate(z.r3), activate(z.r4), activate(z.r5), activate(z.r6), activate(z.r7));
+  return Tile(quad_subtract(a.a, b.a));
 }
 
 fn tile_multiply(a: Tile, b: Tile) -> Tile {
-  return Tile(a.r0 * b.r0, a.r1 * b.r1, a.r2 * b.r2, a.r3 * b.r3, a.r4 * b.r4, a.r5 * b.r5, a.r6 * b.r6, a.r7 * b.r7);
+  return Tile(quad_multiply(a.a, b.a));
 }
 
-// Pairwise over the rows: a shorter chain of roundings than a running sum.
-fn tile_sum(z: Tile) -> vec4f {
-  return ((z.r0 + z.r1) + (z.r2 + z.r3)) + ((z.r4 + z.r5) + (z.r6 + z.r7));
+fn tile_activate(z: Tile) -> Tile {
+  return Tile(quad_activate(z.a));
 }
 
-// Row r becomes carry + z.r0 + ... + z.r(r).
-fn tile_prefix(z: Tile, carry: vec4f) -> Tile {
-  let s0 = carry + z.r0;
-  let s1 = s0 + z.r1;
-  let s2 = s1 + z.r2;
-  let s3 = s2 + z.r3;
-  let s4 = s3 + z.r4;
-  let s5 = s4 + z.r5;
-  let s6 = s5 + z.r6;
-  return Tile(s0, s1, s2, s3, s4, s5, s6, s6 + z.r7);
+// sums + the sum of each column over the rows, 8 rows at a time: the same bits for every tile.
+fn tile_accumulate(z: Tile, sums: Columns) -> Columns {
+  return Columns(sums[0] + quad_sum(z.a));
 }
 
-fn tile_of_rows(a: vec4f, b: vec4f) -> Tile {
-  return Tile(vec4f(a.x), vec4f(a.y), vec4f(a.z), vec4f(a.w), vec4f(b.x), vec4f(b.y), vec4f(b.z), vec4f(b.w));
+// Running sums down the rows, from `carry` on.
+fn tile_prefix(z: Tile, carry: Columns) -> Tile {
+  return Tile(quad_prefix(z.a, carry[0]));
 }
 
-// For epilogues only; a row chosen at run time costs a branch a row.
-fn tile_row(z: Tile, r: u32) -> vec4f {
-  switch r {
-    case 0u: { return z.r0; }
-    case 1u: { return z.r1; }
-    case 2u: { return z.r2; }
-    case 3u: { return z.r3; }
-    case 4u: { return z.r4; }
-    case 5u: { return z.r5; }
-    case 6u: { return z.r6; }
-    default: { return z.r7; }
-  }
+fn tile_row(z: Tile, r: u32, c: u32) -> vec4f {
+  return quad_row(z.a, r);
 }

@@ -227,6 +227,7 @@ function fullMask(p: Planner, maskBatch: number): void {
             rows,
             stride4: p.stride4,
             accumulate: token > 0,
+            tile: p.tile,
             maxWorkgroups: p.maxWorkgroups,
           }),
         );

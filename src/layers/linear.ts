@@ -77,6 +77,7 @@ export class LinearLayer {
           y: { buffer: "y", byteOffset: y, length: outer, stride: outer, ...view },
           residual: residual === undefined ? undefined : { buffer: "residual", byteOffset: residual, length: outer, stride: outer, ...view },
           activation,
+          tile: this.#gpu.tuning.tile,
           maxWorkgroups: maxComputeWorkgroupsPerDimension,
         }),
       );

@@ -6,7 +6,7 @@ import { planPrefixMoments } from "../ops/prefix_moments.ts";
 import { planSelect, SELECT_MAX_DIM } from "../ops/select.ts";
 import { type Activation, type MomentSource, RANGE_LENGTHS, RANGE_PACKED, RANGE_REGULAR, SOURCE_PREFIX, type TokenBlocks } from "../ops/types.ts";
 import type { GpuLimits } from "../runtime/gpu.ts";
-import { BIND_ALIGNMENT, GROUP, type Slot, type Step, TILE_ROWS } from "../runtime/kernel.ts";
+import { BIND_ALIGNMENT, GROUP, type Slot, type Step, TILES, type TileName } from "../runtime/kernel.ts";
 import type { Tuning } from "../runtime/tuning.ts";
 
 export interface HomPlanConfig {
@@ -41,7 +41,8 @@ export const MAX_INNER_STEPS = 30_000;
 /** Tokens of a block: the tuned number, halved until an invocation's inner steps stay under MAX_INNER_STEPS. */
 export function blockTokensFor(tuned: number, config: Pick<HomPlanConfig, "dim" | "order">): number {
   let tokens = tuned;
-  while (tokens > TILE_ROWS && (tokens / TILE_ROWS) * config.order * Math.ceil(config.dim / 4) > MAX_INNER_STEPS) tokens /= 2;
+  const { rows } = TILES["8x4"];
+  while (tokens > rows && (tokens / rows) * config.order * Math.ceil(config.dim / 4) > MAX_INNER_STEPS) tokens /= 2;
   return tokens;
 }
 
@@ -118,6 +119,8 @@ export class Planner {
   readonly rowBytes: number;
   readonly blockTokens: number;
   readonly prefixBlockTokens: number;
+  /** The largest register tile; one for all lengths, so that a token has the same bits whatever it stands with. */
+  readonly tile: TileName;
   readonly projections: Slot;
   readonly ag: Slot;
   readonly #fused: boolean;
@@ -133,6 +136,7 @@ export class Planner {
     this.rowBytes = stride4 * 16;
     this.blockTokens = blockTokensFor(tuning.blockTokens, config);
     this.prefixBlockTokens = blockTokensFor(tuning.prefixBlockTokens, config);
+    this.tile = Math.min(this.blockTokens, this.prefixBlockTokens) < TILES[tuning.tile].rows ? "8x4" : tuning.tile;
     const inner4 = Math.ceil(config.dim / 4);
     this.projections = { buffer: "projections", offset: 0, size: (4 * inner4 + 1) * 2 * this.rowBytes };
     this.ag = { buffer: "ag", offset: 0, size: (4 * stride4 + 1) * inner4 * 16 };
@@ -291,6 +295,7 @@ export class Planner {
         slabTokens: a.tokens,
         running: a.running,
         ahead: a.ahead,
+        tile: this.tile,
         maxWorkgroups: this.maxWorkgroups,
       }),
     );
@@ -345,7 +350,7 @@ export class Planner {
         prefix_table: source.source === SOURCE_PREFIX ? ["none", "mask", "counts"].indexOf(prefixTable) : 0,
       },
     };
-    const common = { stride4: this.stride4, maxWorkgroups: this.maxWorkgroups };
+    const common = { stride4: this.stride4, tile: this.tile, maxWorkgroups: this.maxWorkgroups };
     if (this.#fused || !rows) {
       this.steps.push(planSelect({ ...common, x, w: this.projections, wOut: this.ag, y, residual: plus, rows, from }));
       return;
@@ -354,7 +359,7 @@ export class Planner {
     const gated: Rows = { buffer: rows.buffer, byteOffset: 0, length, stride: length, first: 0, count: view.count };
     this.steps.push(
       planGate({ ...common, x, w: this.projections, rows, from }),
-      planLinear({ x: gated, w: this.ag, y, residual: plus, maxWorkgroups: this.maxWorkgroups }),
+      planLinear({ x: gated, w: this.ag, y, residual: plus, tile: this.tile, maxWorkgroups: this.maxWorkgroups }),
     );
   }
 
@@ -392,8 +397,8 @@ export class Planner {
 
   #moments(x: Rows, partial: Slot, blocks: TokenBlocks, weights?: { slot: Slot; first: number }): void {
     const { activation, order } = this.config;
-    const { expand4, maxWorkgroups } = this;
-    this.steps.push(planMoments({ x, w: this.projections, partial, activation, order, expand4, blocks, weights, maxWorkgroups }));
+    const { expand4, maxWorkgroups, tile } = this;
+    this.steps.push(planMoments({ x, w: this.projections, partial, activation, order, expand4, blocks, weights, tile, maxWorkgroups }));
   }
 }
 

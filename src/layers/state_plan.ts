@@ -121,6 +121,7 @@ function stepOne(p: Planner, { levels, entry }: StateSlots, ring: number | undef
       w: p.ag,
       y: { buffer: "out", byteOffset: out, ...view },
       residual: residual === undefined ? undefined : { buffer: "residual", byteOffset: residual, ...view },
+      tile: p.tile,
       maxWorkgroups,
     }),
   );

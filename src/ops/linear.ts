@@ -1,12 +1,12 @@
 import source from "../../shaders/linear.wgsl?raw";
-import { type Slot, type Step, tileFor, type Variant, WORKGROUP_SIZE } from "../runtime/kernel.ts";
+import { type Slot, type Step, type TileName, tileFor, tilesOver, type Variant, WORKGROUP_SIZE } from "../runtime/kernel.ts";
 import { bindRows, bindY, defineKernel, EMPTY, type Rows, variantsOf, workgroupsFor, xUniforms } from "./op.ts";
 
 export const linear = defineKernel({
   name: "linear",
   source,
   uses: ["tile", "load_x", "store_y"],
-  variants: variantsOf({ x: ["vec4", "scalar"], y: ["vec4", "scalar"], activation: ["identity", "gelu", "silu"], tile: ["1x4", "8x4"] }),
+  variants: variantsOf({ x: ["vec4", "scalar"], y: ["vec4", "scalar"], activation: ["identity", "gelu", "silu"], tile: ["1x4", "8x4", "16x8"] }),
 });
 
 export interface LinearArguments {
@@ -15,6 +15,7 @@ export interface LinearArguments {
   readonly y: Rows;
   readonly residual?: Rows | undefined;
   readonly activation?: Extract<Variant["activation"], "identity" | "gelu" | "silu">;
+  readonly tile: TileName;
   readonly maxWorkgroups: number;
 }
 
@@ -22,14 +23,14 @@ export interface LinearArguments {
 export function planLinear(a: LinearArguments): Step {
   const bound = bindRows(a.x);
   const stride4 = Math.ceil(a.y.length / 4);
-  const { tile, tileRows } = tileFor(a.x.count);
+  const tile = tileFor(a.x.count, a.tile);
   const y = bindY(a.y, a.residual, EMPTY);
   return {
     kernel: linear,
     variant: { x: bound.vec4 ? "vec4" : "scalar", y: y.vec4 ? "vec4" : "scalar", activation: a.activation ?? "identity", tile },
     uniforms: { ...xUniforms(a.x, bound), ...y.uniforms, outer: a.y.length, stride4, slab_rows: a.x.count },
     slots: { x: bound.slot, w: a.w, ...y.slots },
-    workgroups: workgroupsFor(Math.ceil((Math.ceil(a.x.count / tileRows) * stride4) / WORKGROUP_SIZE), a.maxWorkgroups),
+    workgroups: workgroupsFor(Math.ceil(tilesOver(tile, a.x.count, stride4) / WORKGROUP_SIZE), a.maxWorkgroups),
     bytesRead: a.x.count * a.x.length * 4 + a.w.size + y.bytesRead,
     bytesWritten: y.bytesWritten,
   };

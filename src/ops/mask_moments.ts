@@ -1,12 +1,12 @@
 import source from "../../shaders/mask_moments.wgsl?raw";
-import { type Slot, type Step, TILE_ROWS, WORKGROUP_SIZE } from "../runtime/kernel.ts";
+import { type Slot, type Step, type TileName, tileFor, tilesOver, WORKGROUP_SIZE } from "../runtime/kernel.ts";
 import { bindRows, defineKernel, type Rows, variantsOf, workgroupsFor, xUniforms } from "./op.ts";
 
 export const maskMoments = defineKernel({
   name: "mask_moments",
   source,
   uses: ["tile", "load_x"],
-  variants: variantsOf({ x: ["vec4", "scalar"] }),
+  variants: variantsOf({ x: ["vec4", "scalar"], tile: ["1x4", "8x4", "16x8"] }),
 });
 
 export interface MaskMomentsArguments {
@@ -17,18 +17,20 @@ export interface MaskMomentsArguments {
   readonly rows: Slot;
   readonly stride4: number;
   readonly accumulate: boolean;
+  readonly tile: TileName;
   readonly maxWorkgroups: number;
 }
 
 /** Masked sums of a slab of tokens for every query row; one dispatch. */
 export function planMaskMoments(a: MaskMomentsArguments): Step {
   const bound = bindRows(a.mask);
+  const tile = tileFor(a.mask.count, a.tile);
   return {
     kernel: maskMoments,
-    variant: { x: bound.vec4 ? "vec4" : "scalar" },
+    variant: { x: bound.vec4 ? "vec4" : "scalar", tile },
     uniforms: { ...xUniforms(a.mask, bound), stride4: a.stride4, query_rows: a.mask.count, accumulate: a.accumulate ? 1 : 0 },
     slots: { x: bound.slot, w: a.tokens, rows: a.rows },
-    workgroups: workgroupsFor(Math.ceil((Math.ceil(a.mask.count / TILE_ROWS) * a.stride4) / WORKGROUP_SIZE), a.maxWorkgroups),
+    workgroups: workgroupsFor(Math.ceil(tilesOver(tile, a.mask.count, a.stride4) / WORKGROUP_SIZE), a.maxWorkgroups),
     bytesRead: a.mask.count * a.mask.length * 4 + a.tokens.size + (a.accumulate ? a.rows.size : 0),
     bytesWritten: a.rows.size,
   };

@@ -1,5 +1,5 @@
 import source from "../../shaders/moments.wgsl?raw";
-import { type Slot, type Step, WORKGROUP_SIZE } from "../runtime/kernel.ts";
+import { type Slot, type Step, type TileName, tilesOver, WORKGROUP_SIZE } from "../runtime/kernel.ts";
 import { bindRows, defineKernel, EMPTY, type Rows, variantsOf, workgroupsFor, xUniforms } from "./op.ts";
 import type { Activation, TokenBlocks } from "./types.ts";
 
@@ -7,7 +7,7 @@ export const moments = defineKernel({
   name: "moments",
   source,
   uses: ["tile", "load_x", "token_range", "search_table"],
-  variants: variantsOf({ x: ["vec4", "scalar"], activation: ["gelu", "tanh", "identity", "x_erf"] }),
+  variants: variantsOf({ x: ["vec4", "scalar"], activation: ["gelu", "tanh", "identity", "x_erf"], tile: ["8x4", "16x8"] }),
 });
 
 export interface MomentsArguments {
@@ -20,6 +20,7 @@ export interface MomentsArguments {
   readonly blocks: TokenBlocks;
   /** Padding weights of the bound tokens; `first` is the element of the first bound token. */
   readonly weights?: { readonly slot: Slot; readonly first: number } | undefined;
+  readonly tile: TileName;
   readonly maxWorkgroups: number;
 }
 
@@ -30,7 +31,7 @@ export function planMoments(a: MomentsArguments): Step {
   const weightBytes = stride4 * 4 * 4 * (Math.ceil(a.x.length / 4) * 4 + 1);
   return {
     kernel: moments,
-    variant: { x: bound.vec4 ? "vec4" : "scalar", activation: a.activation },
+    variant: { x: bound.vec4 ? "vec4" : "scalar", activation: a.activation, tile: a.tile },
     uniforms: {
       ...xUniforms(a.x, bound),
       ...a.blocks.uniforms,
@@ -42,7 +43,7 @@ export function planMoments(a: MomentsArguments): Step {
       weights_offset: a.weights?.first ?? 0,
     },
     slots: { x: bound.slot, w: a.w, weights: a.weights?.slot ?? EMPTY, table: a.blocks.table ?? EMPTY, partial: a.partial },
-    workgroups: workgroupsFor(Math.ceil((a.blocks.count * a.expand4) / WORKGROUP_SIZE), a.maxWorkgroups),
+    workgroups: workgroupsFor(Math.ceil((a.blocks.count * tilesOver(a.tile, 1, a.expand4)) / WORKGROUP_SIZE), a.maxWorkgroups),
     bytesRead: a.x.count * a.x.length * 4 + weightBytes + (a.weights ? a.x.count * 4 : 0),
     bytesWritten: a.blocks.count * stride4 * 16,
   };

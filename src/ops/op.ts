@@ -1,13 +1,15 @@
 import activations from "../../shaders/shared/activations.wgsl?raw";
 import loadScalar from "../../shaders/shared/load_x_scalar.wgsl?raw";
 import loadVec4 from "../../shaders/shared/load_x_vec4.wgsl?raw";
+import quad from "../../shaders/shared/quad.wgsl?raw";
 import rowMoments from "../../shaders/shared/row_moments.wgsl?raw";
 import searchTable from "../../shaders/shared/search_table.wgsl?raw";
 import stateLevels from "../../shaders/shared/state_levels.wgsl?raw";
 import storeScalar from "../../shaders/shared/store_y_scalar.wgsl?raw";
 import storeVec4 from "../../shaders/shared/store_y_vec4.wgsl?raw";
-import tileOfOne from "../../shaders/shared/tile_1x4.wgsl?raw";
-import tile from "../../shaders/shared/tile_8x4.wgsl?raw";
+import tile1x4 from "../../shaders/shared/tile_1x4.wgsl?raw";
+import tile8x4 from "../../shaders/shared/tile_8x4.wgsl?raw";
+import tile16x8 from "../../shaders/shared/tile_16x8.wgsl?raw";
 import tokenRange from "../../shaders/shared/token_range.wgsl?raw";
 import {
   BIND_ALIGNMENT,
@@ -49,7 +51,7 @@ export function defineKernel(spec: OpSpec): Kernel {
 
   const files = (variant: Variant): string[] =>
     uses.flatMap((file) => {
-      if (file === "tile") return [variant.tile === "1x4" ? tileOfOne : tile, activations];
+      if (file === "tile") return variant.tile === "1x4" ? [tile1x4, activations] : [variant.tile === "16x8" ? tile16x8 : tile8x4, quad, activations];
       if (file === "load_x") return [variant.x === "scalar" ? loadScalar : loadVec4];
       if (file === "store_y") return [variant.y === "scalar" ? storeScalar : storeVec4];
       if (file === "row_moments") return [rowMoments];

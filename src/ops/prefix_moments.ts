@@ -1,5 +1,5 @@
 import source from "../../shaders/prefix_moments.wgsl?raw";
-import { type Slot, type Step, WORKGROUP_SIZE } from "../runtime/kernel.ts";
+import { type Slot, type Step, type TileName, tilesOver, WORKGROUP_SIZE } from "../runtime/kernel.ts";
 import { bindRows, defineKernel, EMPTY, type Rows, variantsOf, workgroupsFor, xUniforms } from "./op.ts";
 import type { Activation, TokenBlocks } from "./types.ts";
 
@@ -7,7 +7,7 @@ export const prefixMoments = defineKernel({
   name: "prefix_moments",
   source,
   uses: ["tile", "load_x", "token_range", "search_table"],
-  variants: variantsOf({ x: ["vec4", "scalar"], activation: ["gelu", "tanh", "identity", "x_erf"] }),
+  variants: variantsOf({ x: ["vec4", "scalar"], activation: ["gelu", "tanh", "identity", "x_erf"], tile: ["8x4", "16x8"] }),
 });
 
 export interface PrefixMomentsArguments {
@@ -23,6 +23,7 @@ export interface PrefixMomentsArguments {
   readonly running: boolean;
   /** Tokens that a row sees beyond its own, counted from its block of `ahead`: 1 for a causal mask. */
   readonly ahead: number;
+  readonly tile: TileName;
   readonly maxWorkgroups: number;
 }
 
@@ -32,7 +33,7 @@ export function planPrefixMoments(a: PrefixMomentsArguments): Step {
   const stride4 = a.order * a.expand4;
   return {
     kernel: prefixMoments,
-    variant: { x: bound.vec4 ? "vec4" : "scalar", activation: a.activation },
+    variant: { x: bound.vec4 ? "vec4" : "scalar", activation: a.activation, tile: a.tile },
     uniforms: {
       ...xUniforms(a.x, bound),
       ...a.blocks.uniforms,
@@ -45,7 +46,7 @@ export function planPrefixMoments(a: PrefixMomentsArguments): Step {
       slab_tokens: a.slabTokens,
     },
     slots: { x: bound.slot, w: a.w, table: a.blocks.table ?? EMPTY, rows: a.rows },
-    workgroups: workgroupsFor(Math.ceil((a.blocks.count * a.expand4) / WORKGROUP_SIZE), a.maxWorkgroups),
+    workgroups: workgroupsFor(Math.ceil((a.blocks.count * tilesOver(a.tile, 1, a.expand4)) / WORKGROUP_SIZE), a.maxWorkgroups),
     bytesRead: a.x.count * a.x.length * 4 + a.w.size,
     bytesWritten: a.rows.size,
   };

@@ -1,5 +1,5 @@
 import source from "../../shaders/select.wgsl?raw";
-import { type Slot, type Step, TILE_ROWS, type Variant, WORKGROUP_SIZE } from "../runtime/kernel.ts";
+import { SELECT_TILE_ROWS, type Slot, type Step, type Variant, WORKGROUP_SIZE } from "../runtime/kernel.ts";
 import { bindRows, bindY, defineKernel, EMPTY, type Rows, variantsOf, workgroupsFor, xUniforms } from "./op.ts";
 import type { MomentSource } from "./types.ts";
 
@@ -32,7 +32,7 @@ export function planSelect(a: SelectArguments): Step {
   const outer4 = Math.ceil(a.y.length / 4);
   const lanes: Variant["lanes"] = outer4 <= 16 ? 16 : outer4 <= 32 ? 32 : 64;
   const y = bindY(a.y, a.residual, EMPTY);
-  const rowsOfGroup = (WORKGROUP_SIZE / lanes) * TILE_ROWS;
+  const rowsOfGroup = (WORKGROUP_SIZE / lanes) * SELECT_TILE_ROWS;
   return {
     kernel: select,
     variant: { x: bound.vec4 ? "vec4" : "scalar", y: y.vec4 ? "vec4" : "scalar", lanes },

@@ -1,5 +1,5 @@
 import source from "../../shaders/step.wgsl?raw";
-import { type Slot, type Step, tileFor, WORKGROUP_SIZE } from "../runtime/kernel.ts";
+import { type Slot, type Step, tileFor, tilesOver, WORKGROUP_SIZE } from "../runtime/kernel.ts";
 import { bindRows, defineKernel, type Rows, variantsOf, workgroupsFor, xUniforms } from "./op.ts";
 import type { Activation } from "./types.ts";
 
@@ -27,13 +27,13 @@ export interface StepArguments {
 /** State update and gated mean of one token a batch row; one dispatch. */
 export function planStep(a: StepArguments): Step {
   const bound = bindRows(a.x);
-  const { tile, tileRows } = tileFor(a.batch);
+  const tile = tileFor(a.batch, "8x4");
   return {
     kernel: step,
     variant: { x: bound.vec4 ? "vec4" : "scalar", activation: a.activation, tile },
     uniforms: { ...xUniforms(a.x, bound), order: a.order, expand4: a.expand4, stride4: a.order * a.expand4, batch: a.batch },
     slots: { x: bound.slot, w: a.w, entry: a.entry, levels: a.levels, rows: a.rows },
-    workgroups: workgroupsFor(Math.ceil((Math.ceil(a.batch / tileRows) * a.expand4) / WORKGROUP_SIZE), a.maxWorkgroups),
+    workgroups: workgroupsFor(Math.ceil(tilesOver(tile, a.batch, a.expand4) / WORKGROUP_SIZE), a.maxWorkgroups),
     bytesRead: a.batch * a.x.length * 4 + a.w.size + a.levels.size,
     bytesWritten: a.levels.size + a.rows.size,
   };

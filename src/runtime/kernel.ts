@@ -18,8 +18,8 @@ export interface Variant {
   /** The same for rows of y. */
   readonly y?: "vec4" | "scalar";
   readonly activation?: "gelu" | "tanh" | "identity" | "x_erf" | "silu";
-  /** Rows x channels of the register tile: one row for decoding, eight otherwise. */
-  readonly tile?: "1x4" | "8x4";
+  /** Rows x channels of the register tile. */
+  readonly tile?: TileName;
   /** Lanes over the outputs of select.wgsl. */
   readonly lanes?: 16 | 32 | 64;
 }
@@ -58,13 +58,29 @@ export interface Step {
 export const WORKGROUP_SIZE = 64;
 /** Partial sums are added in groups of this many: two levels keep the error of long sums small. */
 export const GROUP = 32;
-/** Rows of a register tile (shaders/shared/tile_8x4.wgsl), where a kernel has no smaller one. */
-export const TILE_ROWS = 8;
+export type TileName = "1x4" | "8x4" | "16x8";
 
-/** The tile for this many rows: filling a quarter of the larger one is where they meet. */
-export function tileFor(rows: number): { tile: "1x4" | "8x4"; tileRows: number } {
-  return rows <= 2 ? { tile: "1x4", tileRows: 1 } : { tile: "8x4", tileRows: TILE_ROWS };
+/** Rows, and columns in vec4s, of the register tiles (shaders/shared/tile_*.wgsl). */
+export const TILES: Readonly<Record<TileName, { readonly rows: number; readonly cols4: number }>> = {
+  "1x4": { rows: 1, cols4: 1 },
+  "8x4": { rows: 8, cols4: 1 },
+  "16x8": { rows: 16, cols4: 2 },
+};
+
+/** Rows of the tile that select.wgsl is written for. */
+export const SELECT_TILE_ROWS = 8;
+
+/** The tile for this many rows, `largest` at most. One row of eight is where the small one and the next meet. */
+export function tileFor(rows: number, largest: TileName): TileName {
+  if (rows <= 2) return "1x4";
+  return rows < TILES["16x8"].rows ? "8x4" : largest;
 }
+
+/** Invocations that cover `rows` x `cols4` with a tile each. */
+export function tilesOver(tile: TileName, rows: number, cols4: number): number {
+  return Math.ceil(rows / TILES[tile].rows) * Math.ceil(cols4 / TILES[tile].cols4);
+}
+
 /** Bind offsets are multiples of this on every adapter (the largest `minStorageBufferOffsetAlignment` allowed). */
 export const BIND_ALIGNMENT = 256;
 

@@ -1,5 +1,9 @@
+import type { TileName } from "./kernel.ts";
+
 /** What a kernel's host half may choose by the adapter. Results differ in rounding only, and not at all on one adapter. */
 export interface Tuning {
+  /** The largest register tile. */
+  readonly tile: Exclude<TileName, "1x4">;
   /** Tokens that one invocation of moments.wgsl sums. */
   readonly blockTokens: number;
   /** Tokens of a block of a causal slab. */
@@ -20,8 +24,8 @@ export interface AdapterDescription {
  * 1.2-2.2 times on lavapipe, at any width. On GPUs, where the gated rows' trip through memory is what costs, it is expected to win at
  * small widths; that half is an expectation, not a measurement.
  */
-const software: Tuning = { blockTokens: 128, prefixBlockTokens: 64, fusedSelectMaxDim: 0 };
-const gpu: Tuning = { blockTokens: 64, prefixBlockTokens: 32, fusedSelectMaxDim: 128 };
+const software: Tuning = { tile: "16x8", blockTokens: 128, prefixBlockTokens: 64, fusedSelectMaxDim: 0 };
+const gpu: Tuning = { tile: "8x4", blockTokens: 64, prefixBlockTokens: 32, fusedSelectMaxDim: 128 };
 
 export function tuningFor(adapter: AdapterDescription): Tuning {
   return adapter.software ? software : gpu;

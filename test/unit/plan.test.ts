@@ -1,9 +1,11 @@
 import { describe, expect, it } from "vitest";
 import { flopsOf, type HomCall, type MaskPlan, minimumScratch, planHom } from "../../src/layers/hom_plan.ts";
 import { firstBlocks, type HomPlanConfig } from "../../src/layers/planner.ts";
-import { BIND_ALIGNMENT, GROUP, packUniforms, type Step, TILE_ROWS } from "../../src/runtime/kernel.ts";
+import { BIND_ALIGNMENT, GROUP, packUniforms, type Step, TILES } from "../../src/runtime/kernel.ts";
 import type { Tuning } from "../../src/runtime/tuning.ts";
 
+/** Rows of the smaller tile: more iterations than the larger one. */
+const TILE_ROWS = TILES["8x4"].rows;
 const MIB = 1 << 20;
 const LIMITS = { maxBufferSize: 256 * MIB, maxStorageBufferBindingSize: 128 * MIB, maxComputeWorkgroupsPerDimension: 65_535 };
 /** lavapipe stops an invocation after this many loop iterations, without an error. */
@@ -12,9 +14,9 @@ const MOST_ITERATIONS = 65_535;
 const BROUGHT = new Set(["projections", "ag", "query", "context", "out", "residual", "mask", "table", "divisors", "empty"]);
 
 const TUNINGS: readonly Tuning[] = [
-  { blockTokens: 128, prefixBlockTokens: 64, fusedSelectMaxDim: 0 },
-  { blockTokens: 64, prefixBlockTokens: 32, fusedSelectMaxDim: 256 },
-  { blockTokens: 8, prefixBlockTokens: 8, fusedSelectMaxDim: 256 },
+  { tile: "16x8", blockTokens: 128, prefixBlockTokens: 64, fusedSelectMaxDim: 0 },
+  { tile: "8x4", blockTokens: 64, prefixBlockTokens: 32, fusedSelectMaxDim: 256 },
+  { tile: "16x8", blockTokens: 8, prefixBlockTokens: 8, fusedSelectMaxDim: 256 },
 ];
 
 const WIDTHS = [
