@@ -165,7 +165,7 @@ export class Gpu {
     const pass = encoder.beginComputePass({ label: `hom.${label}.pass` });
     work(pass);
     pass.end();
-    this.device.queue.submit([encoder.finish()]);
+    this.device.queue.submit([encoder.finish({ label: `hom.${label}.commands` })]);
   }
 
   /** Copies bytes back from the GPU. @internal */
@@ -175,7 +175,7 @@ export class Gpu {
       const staging = this.createBuffer("hom.readback.staging", size, USAGE.MAP_READ | USAGE.COPY_DST);
       const encoder = this.device.createCommandEncoder({ label: "hom.readback.encoder" });
       encoder.copyBufferToBuffer(buffer, byteOffset, staging, 0, size);
-      this.device.queue.submit([encoder.finish()]);
+      this.device.queue.submit([encoder.finish({ label: "hom.readback.commands" })]);
       return staging;
     });
     try {
