@@ -11,6 +11,7 @@ const usage = `options of the terminal demo:
   --temperature X    0 always takes the likeliest character, 1 samples from the model's distribution (0.8)
   --top-k N          sample among the N likeliest characters only (all of them)
   --seed N           the same seed gives the same text; 0 to 4294967295 (a random one, which is printed)
+  --position N       compare the cost of a token here with that of token 10; 0 leaves it out (10000)
 and of npm start: --once, --port N, --install`;
 
 const options = readOptions();
@@ -22,7 +23,7 @@ try {
 }
 
 /** @param {ReturnType<typeof readOptions>} options */
-async function run({ prompt, tokens, ...sampling }) {
+async function run({ prompt, tokens, position, ...sampling }) {
   const file = await readFile(new URL("public/checkpoints/hlm_shakespeare.safetensors", import.meta.url));
   const weights = parseSafetensors(file);
   const vocabulary = charVocabulary(weights);
@@ -57,10 +58,43 @@ async function run({ prompt, tokens, ...sampling }) {
       `\n\n${count} token${count === 1 ? "" : "s"} in ${seconds(begin)}${count > 1 ? `, ${rate(count - 1, first)} from the second token on` : ""}`,
     );
     console.log(`weights on the GPU: ${(model.weightBytes / 2 ** 20).toFixed(2)} MiB`);
+    if (position > 0) await compareCosts(gpu, model, position);
     model.destroy();
   } finally {
     gpu.destroy();
   }
+}
+
+/**
+ * What the model keeps of a text is a sum and a count a layer: a token costs the same after 10,000 others as after 10.
+ * @param {import("homm-webgpu").Gpu} gpu @param {Hlm} model @param {number} position
+ */
+async function compareCosts(gpu, model, position) {
+  const ids = (/** @type {number} */ n) => Int32Array.from({ length: n }, (_, i) => (i * 7) % model.config.vocabSize);
+  console.log(`taking in ${grouped(position)} tokens to compare the cost of the next with that of token 10 …`);
+  const states = [10, position].map((length) => {
+    const state = model.createState();
+    model.step(state, ids(length), { logits: "last" }).destroy();
+    return state;
+  });
+  await gpu.device.queue.onSubmittedWorkDone();
+  /** @type {number[][]} */
+  const times = states.map(() => []);
+  for (let round = 0; round < 9; round++) {
+    for (const [i, state] of states.entries()) {
+      const start = performance.now();
+      for (let step = 0; step < 16; step++) model.step(state, ids(1)).destroy();
+      await gpu.device.queue.onSubmittedWorkDone();
+      times[i]?.push((performance.now() - start) / 16);
+    }
+  }
+  const [near = 0, far = 0] = times.map((values) => values.sort((a, b) => a - b)[4] ?? 0);
+  const [state] = states;
+  console.log(`state: ${grouped(state?.bytes ?? 0)} bytes, at any length`);
+  console.log(
+    `a token costs ${near.toFixed(2)} ms at position 10 and ${far.toFixed(2)} ms at position ${grouped(position)}: ${(far / near).toFixed(2)} times as much`,
+  );
+  for (const each of states) each.destroy();
 }
 
 function readOptions() {
@@ -72,6 +106,7 @@ function readOptions() {
         temperature: { type: "string", default: "0.8" },
         "top-k": { type: "string" },
         seed: { type: "string", default: String(Math.floor(Math.random() * 2 ** 32)) },
+        position: { type: "string", default: "10000" },
         help: { type: "boolean", short: "h" },
       },
     });
@@ -84,6 +119,7 @@ function readOptions() {
     return {
       prompt: values.prompt,
       tokens: integer("--tokens", values.tokens, 1, 1_000_000),
+      position: integer("--position", values.position, 0, 1_000_000),
       temperature: number("--temperature", values.temperature, 0, 100),
       ...(topK !== undefined && { topK: integer("--top-k", topK, 1, 2 ** 31) }),
       seed: integer("--seed", values.seed, 0, 2 ** 32 - 1),

@@ -8,7 +8,11 @@ const { cases } = await loadJson<{ cases: Record<string, { greedy_text: string }
 
 /** Runs demo/terminal.mjs on the built package. A run that does not end by itself has no status. */
 function terminal(...args: string[]) {
-  const { status, stdout, stderr } = spawnSync(process.execPath, ["demo/terminal.mjs", ...args], { cwd: root, encoding: "utf8", timeout: 60_000 });
+  const { status, stdout, stderr } = spawnSync(process.execPath, ["demo/terminal.mjs", "--position", "300", ...args], {
+    cwd: root,
+    encoding: "utf8",
+    timeout: 60_000,
+  });
   return { status, stdout, stderr };
 }
 
@@ -23,6 +27,8 @@ describe("the terminal demo", () => {
     expect(stdout).toMatch(/^model {4}1,137,409 parameters, 4 layers of width 128 and order 2;/m);
     expect(stdout).toMatch(/, [\d.]+ tokens\/s from the second token on$/m);
     expect(stdout).toMatch(/^weights on the GPU: 4\.\d\d MiB$/m);
+    expect(stdout).toMatch(/^state: [\d,]+ bytes, at any length$/m);
+    expect(stdout).toMatch(/^a token costs [\d.]+ ms at position 10 and [\d.]+ ms at position 300: [\d.]+ times as much$/m);
   });
 
   it("says which seed it drew, and writes the same text for it", () => {
@@ -52,6 +58,6 @@ describe("the terminal demo", () => {
   it("lists its options", () => {
     const { status, stdout } = terminal("--help");
     expect(status).toBe(0);
-    for (const option of ["--prompt", "--tokens", "--temperature", "--top-k", "--seed"]) expect(stdout).toContain(option);
+    for (const option of ["--prompt", "--tokens", "--temperature", "--top-k", "--seed", "--position"]) expect(stdout).toContain(option);
   });
 });
