@@ -77,7 +77,8 @@ async function stream(config, name, chunkOf, shift) {
   );
   report.push({ ...config, chunks: name, shift, error, calls, seconds, stateBytes: state.bytes, grownBytes: grown, count: state.count[0] });
   for (const part of [state, tokens, xq, y, layer]) part.destroy();
-  if (!(error <= 5e-6) || grown !== 0) process.exitCode = 1;
+  // The last 32 programs are kept, 512 bytes of uniforms each.
+  if (!(error <= 5e-6) || Math.abs(grown) > 32 * 512) process.exitCode = 1;
 }
 
 if (total % distinct !== 0) throw new Error(`--tokens must be a multiple of ${distinct}, got ${total}`);

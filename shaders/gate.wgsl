@@ -7,7 +7,7 @@
 //   rows   [slab rows, k·E]     in: running sums or weighted sums, where the source is one of them; out: gated moments, in place
 //
 // One invocation owns a tile of query rows x channels. Cost for T rows: reads T·D, k·E·D weights, writes T·k·E; 2·T·D·k·E FLOPs.
-// Uses tile, load_x, activations, row_moments, search_table.
+// Uses tile, load_x, load_w, activations, row_moments, search_table.
 
 struct Shape {
   inner: u32,
@@ -35,7 +35,7 @@ struct Shape {
 
 @group(0) @binding(0) var<uniform> shape: Shape;
 @group(0) @binding(1) var<storage, read> x: array<XElement>;
-@group(0) @binding(2) var<storage, read> w: array<vec4f>;
+@group(0) @binding(2) var<storage, read> w: array<WElement>;
 @group(0) @binding(3) var<storage, read> moments: array<vec4f>;
 @group(0) @binding(4) var<storage, read> table: array<u32>;
 @group(0) @binding(5) var<storage, read_write> rows: array<vec4f>;

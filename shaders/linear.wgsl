@@ -6,7 +6,7 @@
 //   y, residual [rows, outer]  (residual read when has_residual)
 //
 // One invocation owns a tile of rows x outputs. Cost: reads rows·inner, outer·inner weights, writes rows·outer; 2·rows·inner·outer FLOPs.
-// Uses tile, load_x, store_y, activations.
+// Uses tile, load_x, load_w, store_y, activations.
 
 struct Shape {
   inner: u32,
@@ -28,7 +28,7 @@ struct Shape {
 
 @group(0) @binding(0) var<uniform> shape: Shape;
 @group(0) @binding(1) var<storage, read> x: array<XElement>;
-@group(0) @binding(2) var<storage, read> w: array<vec4f>;
+@group(0) @binding(2) var<storage, read> w: array<WElement>;
 @group(0) @binding(3) var<storage, read> residual: array<YElement>;
 @group(0) @binding(4) var<storage, read_write> y: array<YElement>;
 

@@ -7,7 +7,7 @@
 //   rows  [query rows, k·E]
 //
 // One invocation owns a tile of query rows x channels. Cost for T rows and n tokens: 2·T·n·k·E FLOPs.
-// Uses tile, load_x, activations (unused).
+// Uses tile, load_x, load_w, activations (unused).
 
 struct Shape {
   inner: u32,
@@ -23,7 +23,7 @@ struct Shape {
 
 @group(0) @binding(0) var<uniform> shape: Shape;
 @group(0) @binding(1) var<storage, read> x: array<XElement>;
-@group(0) @binding(2) var<storage, read> w: array<vec4f>;
+@group(0) @binding(2) var<storage, read> w: array<WElement>;
 @group(0) @binding(3) var<storage, read_write> rows: array<vec4f>;
 
 @compute @workgroup_size(WORKGROUP_SIZE)

@@ -11,7 +11,7 @@
 // One invocation owns the channels of a tile, of every order, and one block of tokens, which it walks in register tiles; nothing is shared,
 // so there is no barrier and no idle lane for a small E. Neighbouring lanes read neighbouring weights and the same token.
 // Cost for N tokens: reads N·D tokens and k·E·D weights, writes k·E a block; 2·N·D·k·E + N·k·E + N·(k-1)·E FLOPs.
-// Uses tile, load_x, activations, token_range, search_table.
+// Uses tile, load_x, load_w, activations, token_range, search_table.
 // Tried and lost: all k accumulator tiles at once (k times the registers for the same number of weight loads).
 
 const MAX_ORDER: u32 = 8u;
@@ -44,7 +44,7 @@ struct Shape {
 
 @group(0) @binding(0) var<uniform> shape: Shape;
 @group(0) @binding(1) var<storage, read> x: array<XElement>;
-@group(0) @binding(2) var<storage, read> w: array<vec4f>;
+@group(0) @binding(2) var<storage, read> w: array<WElement>;
 @group(0) @binding(3) var<storage, read> weights: array<f32>;
 @group(0) @binding(4) var<storage, read> table: array<u32>;
 @group(0) @binding(5) var<storage, read_write> partial: array<vec4f>;

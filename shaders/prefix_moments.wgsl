@@ -10,7 +10,7 @@
 // One invocation owns the channels of a tile of every order and one block of tokens. The sum before the block is added where the row is read
 // (select.wgsl, gate.wgsl): recomputing the block with a carry costs twice the products, a pass of its own 1.1-1.4 times the time.
 // Cost for n tokens: 2·n·D·k·E FLOPs, writes n·k·E.
-// Uses tile, load_x, activations, token_range, search_table.
+// Uses tile, load_x, load_w, activations, token_range, search_table.
 
 const MAX_ORDER: u32 = 8u;
 
@@ -43,7 +43,7 @@ struct Shape {
 
 @group(0) @binding(0) var<uniform> shape: Shape;
 @group(0) @binding(1) var<storage, read> x: array<XElement>;
-@group(0) @binding(2) var<storage, read> w: array<vec4f>;
+@group(0) @binding(2) var<storage, read> w: array<WElement>;
 @group(0) @binding(3) var<storage, read> table: array<u32>;
 @group(0) @binding(4) var<storage, read_write> rows: array<vec4f>;
 

@@ -10,7 +10,7 @@
 // A workgroup owns ROW_GROUPS tiles of 8 query rows and all D outputs. It walks the k·E channels in stretches of 4·LANES:
 // each lane gates its 4 channels of a tile into workgroup memory, then adds the stretch to its 4 outputs of that tile.
 // Cost for T rows: reads T·D and 2·k·E·D weights a workgroup, writes T·D; 4·T·D·k·E FLOPs.
-// Uses tile, load_x, store_y, activations, row_moments, search_table.
+// Uses tile, load_x, load_w, store_y, activations, row_moments, search_table.
 
 struct Shape {
   inner: u32,
@@ -46,7 +46,7 @@ struct Shape {
 
 @group(0) @binding(0) var<uniform> shape: Shape;
 @group(0) @binding(1) var<storage, read> x: array<XElement>;
-@group(0) @binding(2) var<storage, read> w: array<vec4f>;
+@group(0) @binding(2) var<storage, read> w: array<WElement>;
 @group(0) @binding(3) var<storage, read> w_out: array<vec4f>;
 @group(0) @binding(4) var<storage, read> moments: array<vec4f>;
 @group(0) @binding(5) var<storage, read> rows: array<vec4f>;

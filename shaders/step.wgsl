@@ -10,7 +10,7 @@
 //
 // One invocation owns 4 channels of every order for TILE_ROWS batch rows. Cost: reads (2·D + 2)·k·E weights and the state's sum, writes the state's
 // sum; 4·B·D·k·E FLOPs, 6·B·D·k·E with a window.
-// Uses tile, load_x, activations, state_levels.
+// Uses tile, load_x, load_w, activations, state_levels.
 
 struct Shape {
   inner: u32,
@@ -27,7 +27,7 @@ struct Shape {
 
 @group(0) @binding(0) var<uniform> shape: Shape;
 @group(0) @binding(1) var<storage, read> x: array<XElement>;
-@group(0) @binding(2) var<storage, read> w: array<vec4f>;
+@group(0) @binding(2) var<storage, read> w: array<WElement>;
 @group(0) @binding(3) var<storage, read> entry: array<u32>;
 @group(0) @binding(4) var<storage, read_write> levels: array<vec4f>;
 @group(0) @binding(5) var<storage, read_write> rows: array<vec4f>;

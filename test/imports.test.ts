@@ -15,13 +15,14 @@ const mayImport: Record<string, string[]> = {
   weights: ["weights"],
   reference: ["reference"],
 };
-const forEverybody = ["types.ts", "webgpu.ts", "checks.ts", "errors.ts"];
+const forEverybody = ["types.ts", "webgpu.ts", "checks.ts", "errors.ts", "half.ts"];
 /** The files of forEverybody among each other. */
 const leaves: Record<string, string[]> = {
   "types.ts": ["webgpu.ts"],
   "webgpu.ts": [],
   "checks.ts": ["types.ts", "webgpu.ts", "errors.ts"],
   "errors.ts": [],
+  "half.ts": [],
 };
 
 type Import = { file: string; specifier: string };

@@ -20,6 +20,23 @@ fn quad_add(z: Quad, v: vec4f) -> Quad {
   return Quad(z.r0 + v, z.r1 + v, z.r2 + v, z.r3 + v, z.r4 + v, z.r5 + v, z.r6 + v, z.r7 + v);
 }
 
+// The channel's scale, where weights have one, and the bias.
+fn quad_finish(z: Quad, scale: vec4f, bias: vec4f) -> Quad {
+  if (W_SCALED) {
+    return Quad(
+      fma(z.r0, scale, bias),
+      fma(z.r1, scale, bias),
+      fma(z.r2, scale, bias),
+      fma(z.r3, scale, bias),
+      fma(z.r4, scale, bias),
+      fma(z.r5, scale, bias),
+      fma(z.r6, scale, bias),
+      fma(z.r7, scale, bias),
+    );
+  }
+  return quad_add(z, bias);
+}
+
 fn quad_subtract(a: Quad, b: Quad) -> Quad {
   return Quad(a.r0 - b.r0, a.r1 - b.r1, a.r2 - b.r2, a.r3 - b.r3, a.r4 - b.r4, a.r5 - b.r5, a.r6 - b.r6, a.r7 - b.r7);
 }

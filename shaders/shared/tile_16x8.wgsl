@@ -70,8 +70,8 @@ fn tile_product(row: u32, last: u32, col: u32, inner4: u32, stride4: u32) -> Til
   var a15 = vec4f();
   var b15 = vec4f();
   for (var k = 0u; k < inner4; k++) {
-    let m = mat4x4f(w[i], w[i + stride4], w[i + stride_2], w[i + stride_3]);
-    let n = mat4x4f(w[j], w[j + stride4], w[j + stride_2], w[j + stride_3]);
+    let m = mat4x4f(load_w(i), load_w(i + stride4), load_w(i + stride_2), load_w(i + stride_3));
+    let n = mat4x4f(load_w(j), load_w(j + stride4), load_w(j + stride_2), load_w(j + stride_3));
     i += stride_4;
     j += stride_4;
     let x0 = load_x(p0, k);
@@ -133,10 +133,17 @@ fn tile_product(row: u32, last: u32, col: u32, inner4: u32, stride4: u32) -> Til
 
 fn tile_linear(row: u32, last: u32, col: u32, inner4: u32, stride4: u32) -> Tile {
   let z = tile_product(row, last, col, inner4, stride4);
-  let bias = 4u * inner4 * stride4;
-  let a = w[bias + col];
-  let b = w[bias + min(col + 1u, stride4 - 1u)];
-  return Tile(quad_add(z.a, a), quad_add(z.b, b), quad_add(z.lower_a, a), quad_add(z.lower_b, b));
+  let next = min(col + 1u, stride4 - 1u);
+  let a = w_bias(inner4, stride4, col);
+  let b = w_bias(inner4, stride4, next);
+  let scale_a = w_scale(inner4, stride4, col);
+  let scale_b = w_scale(inner4, stride4, next);
+  return Tile(
+    quad_finish(z.a, scale_a, a),
+    quad_finish(z.b, scale_b, b),
+    quad_finish(z.lower_a, scale_a, a),
+    quad_finish(z.lower_b, scale_b, b),
+  );
 }
 
 fn tile_of_rows(weights: array<vec4f, TILE_ROWS / 4u>) -> Tile {

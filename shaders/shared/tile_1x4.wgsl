@@ -17,22 +17,23 @@ fn tile_product(row: u32, last: u32, col: u32, inner4: u32, stride4: u32) -> Til
   var i = col;
   var r0 = vec4f();
   for (var k = 0u; k < inner4; k++) {
-    r0 += mat4x4f(w[i], w[i + stride4], w[i + stride_2], w[i + stride_3]) * load_x(p0, k);
+    r0 += mat4x4f(load_w(i), load_w(i + stride4), load_w(i + stride_2), load_w(i + stride_3)) * load_x(p0, k);
     i += stride_4;
   }
   return Tile(r0);
 }
 
 fn tile_linear(row: u32, last: u32, col: u32, inner4: u32, stride4: u32) -> Tile {
-  return tile_add(tile_product(row, last, col, inner4, stride4), w[4u * inner4 * stride4 + col]);
+  let z = tile_product(row, last, col, inner4, stride4);
+  let bias = w_bias(inner4, stride4, col);
+  if (W_SCALED) {
+    return Tile(fma(z.r0, w_scale(inner4, stride4, col), bias));
+  }
+  return Tile(z.r0 + bias);
 }
 
 fn tile_ones() -> Tile {
   return Tile(vec4f(1.0));
-}
-
-fn tile_add(z: Tile, v: vec4f) -> Tile {
-  return Tile(z.r0 + v);
 }
 
 fn tile_subtract(a: Tile, b: Tile) -> Tile {

@@ -1,5 +1,5 @@
-// A register tile of 8 rows x 4 channels: what GPUs start with. Needs quad.wgsl, activations.wgsl and a load_x file, and from the kernel `w`:
-// [inner, outer], 4 outer channels a vec4f.
+// A register tile of 8 rows x 4 channels: what GPUs start with. Needs quad.wgsl, activations.wgsl, a load_x and a load_w file, and
+// from the kernel `x` and `w`: [inner, outer], 4 outer channels an element.
 
 const TILE_ROWS: u32 = 8u;
 const TILE_COLS4: u32 = 1u;
@@ -33,7 +33,7 @@ fn tile_product(row: u32, last: u32, col: u32, inner4: u32, stride4: u32) -> Til
   var a6 = vec4f();
   var a7 = vec4f();
   for (var k = 0u; k < inner4; k++) {
-    let m = mat4x4f(w[i], w[i + stride4], w[i + stride_2], w[i + stride_3]);
+    let m = mat4x4f(load_w(i), load_w(i + stride4), load_w(i + stride_2), load_w(i + stride_3));
     i += stride_4;
     a0 += m * load_x(p0, k);
     a1 += m * load_x(p1, k);
@@ -47,9 +47,10 @@ fn tile_product(row: u32, last: u32, col: u32, inner4: u32, stride4: u32) -> Til
   return Tile(Quad(a0, a1, a2, a3, a4, a5, a6, a7));
 }
 
-// The product plus the bias, which is the row of w after the 4 * inner4 rows of weights.
+// The product and what finishes it: scale and bias, from the load_w file.
 fn tile_linear(row: u32, last: u32, col: u32, inner4: u32, stride4: u32) -> Tile {
-  return Tile(quad_add(tile_product(row, last, col, inner4, stride4).a, w[4u * inner4 * stride4 + col]));
+  let z = tile_product(row, last, col, inner4, stride4);
+  return Tile(quad_finish(z.a, w_scale(inner4, stride4, col), w_bias(inner4, stride4, col)));
 }
 
 // One weight a row, for all its channels.

@@ -2,16 +2,18 @@ import { checkInteger, checkObject, checkOneOf, rangeError, raw, typeError } fro
 import { WeightsError } from "../errors.ts";
 import { ACTIVATIONS, type Activation } from "../ops/types.ts";
 import type { Gpu } from "../runtime/gpu.ts";
+import type { Dtype, WeightDtype } from "../runtime/kernel.ts";
 import { type BufferView, Program, planOffset } from "../runtime/program.ts";
 import { ProgramCache } from "../runtime/program_cache.ts";
 import { allOf, checkGpu, Tensor } from "../runtime/tensor.ts";
 import type { GPUBuffer, GPUCommandEncoder, GPUComputePassEncoder } from "../webgpu.ts";
 import { type HomCall, minimumScratch, planHom } from "./hom_plan.ts";
 import { HomMask, type MaskShape, type MaskSpec, type ResolvedMask, resolveMask, uploadMask } from "./mask.ts";
-import { packLinear } from "./params.ts";
+import { encodeWeights, packLinear, padded } from "./params.ts";
 import { blockTokensFor } from "./planner.ts";
 import { checkWindow, HomState } from "./state.ts";
 import { type AppendOptions, HomStream, type QueryOptions, type StepOptions } from "./stream.ts";
+import { checkOutput, checkTensor } from "./tensor_checks.ts";
 
 export interface HomConfig {
   /** D, the model width. */
@@ -24,8 +26,13 @@ export interface HomConfig {
   readonly activation?: Activation;
   /** Whether the three projections have biases. Default true. */
   readonly bias?: boolean;
-  /** Storage of weights and activations; sums are f32 always. */
-  readonly dtype?: "f32";
+  /**
+   * Storage of the output and, unless `weightDtype` says otherwise, of the weights: f16 takes half the memory on any adapter, with or without
+   * `shader-f16`, and needs a `dim` that is a multiple of 4. Sums are f32 always; inputs may be of either type. Default `"f32"`.
+   */
+  readonly dtype?: Dtype;
+  /** Storage of the weights: `"i8"` keeps a byte a weight and one scale a channel. Default: `dtype`. */
+  readonly weightDtype?: WeightDtype;
   /** Bytes of scratch memory that one call may use, whatever its lengths. Default 64 MiB. */
   readonly scratchBudget?: number;
 }
@@ -65,7 +72,7 @@ export interface HomPlanReport {
   readonly scratchBytes: number;
 }
 
-const CONFIG_KEYS = ["dim", "order", "orderExpand", "activation", "bias", "dtype", "scratchBudget"];
+const CONFIG_KEYS = ["dim", "order", "orderExpand", "activation", "bias", "dtype", "weightDtype", "scratchBudget"];
 const OPTION_KEYS = ["context", "mask", "out", "residual", "queryMask"];
 const KEPT_PROGRAMS = 32;
 
@@ -141,9 +148,22 @@ export class HomLayer {
     const moment = { count: order, width: orderExpand * dim };
     const model = { count: 1, width: dim };
     const side = (name: string) => ({ weight: checked[`${name}.weight`] ?? [], bias: checked[`${name}.bias`], outer: moment });
+    const projections = packLinear([side("ho_proj"), side("se_proj")], model);
+    const output = packLinear([{ ...side("ag_proj"), outer: model }], moment);
+    const stored = {
+      projections: encodeWeights(where, projections, 2 * order * padded(moment.width), full.weightDtype),
+      ag: encodeWeights(where, output, padded(dim), full.weightDtype),
+    };
+    for (const { byteLength } of Object.values(stored)) {
+      const { maxStorageBufferBindingSize } = gpu.limits;
+      if (byteLength > maxStorageBufferBindingSize) {
+        const rule = `keep its weights within the device's maxStorageBufferBindingSize of ${maxStorageBufferBindingSize} bytes`;
+        throw rangeError(where, "config", rule, raw(`${byteLength} bytes`), "use a smaller layer, or f16 or i8 weights");
+      }
+    }
     const { result, status } = gpu.guard(where, () => ({
-      projections: gpu.upload("hom.projections.weights", packLinear([side("ho_proj"), side("se_proj")], model)),
-      ag: gpu.upload("hom.ag_proj.weights", packLinear([{ ...side("ag_proj"), outer: model }], moment)),
+      projections: gpu.upload("hom.projections.weights", stored.projections),
+      ag: gpu.upload("hom.ag_proj.weights", stored.ag),
     }));
     const layer = new HomLayer(gpu, full, result, status);
     try {
@@ -298,19 +318,8 @@ export class HomLayer {
     const shape = { batch, queryLength, contextLength };
     const likeQuery = (s: readonly number[]) => s.length === 3 && s[0] === batch && s[1] === queryLength && s[2] === dim;
     if (residual) this.#checkTensor(where, "residual", residual, `[${query.shape.join(", ")}]`, likeQuery);
-    if (out) {
-      this.#checkTensor(where, "out", out, `[${query.shape.join(", ")}]`, likeQuery);
-      for (const [name, tensor] of Object.entries({ query, context, residual })) {
-        if (tensor?.buffer === out.buffer)
-          throw typeError(
-            where,
-            "out",
-            "be in a buffer of its own",
-            raw(`the buffer of ${name}`),
-            "a GPU cannot read and write one buffer in one dispatch",
-          );
-      }
-    }
+    if (out) this.#checkTensor(where, "out", out, `[${query.shape.join(", ")}]`, likeQuery);
+    checkOutput(where, { query, context }, { out, residual }, this.config.dtype);
     const prepared = options.mask instanceof HomMask ? options.mask : undefined;
     prepared?.check(where, this.gpu, shape, this.#blockTokens);
     const resolved = prepared?.resolved ?? resolveMask(where, options.mask as MaskSpec | undefined, shape, this.#blockTokens);
@@ -321,9 +330,7 @@ export class HomLayer {
   }
 
   #checkTensor(where: string, name: string, tensor: Tensor, wanted: string, fits: (shape: readonly number[]) => boolean): void {
-    if (!(tensor instanceof Tensor)) throw typeError(where, name, "be a Tensor", tensor, "upload arrays with Tensor.from");
-    if (tensor.destroyed) throw typeError(where, name, "be alive", raw("a destroyed tensor"));
-    if (tensor.gpu.device !== this.gpu.device) throw typeError(where, name, "be on the layer's device", raw("a tensor of another device"));
+    checkTensor(where, name, tensor, this.gpu);
     if (!fits(tensor.shape)) throw rangeError(where, name, `have shape ${wanted}`, tensor.shape);
   }
 
@@ -341,6 +348,9 @@ export class HomLayer {
       out: planOffset(out),
       residual: residual && planOffset(residual),
       queryMask: queryMask !== undefined,
+      queryDtype: query.dtype ?? "f32",
+      contextDtype: context.dtype ?? "f32",
+      outDtype: out.dtype ?? "f32",
     };
     const { program, cached } = this.#program(homCall, resolved.key, lent);
     const uploads = prepared ? {} : uploadMask(this.gpu, resolved);
@@ -355,18 +365,19 @@ export class HomLayer {
       return new Program(this.gpu, steps, scratch);
     };
     if (maskKey === undefined) return { program: build(), cached: false };
-    const { batch, queryLength, contextLength, query, context, out, residual, queryMask } = call;
-    const key = [maskKey, batch, queryLength, contextLength, query, context, out, residual, queryMask].join();
+    const { mask, ...rest } = call;
+    const key = [maskKey, ...Object.values(rest)].join();
     return { program: this.#programs.get(key, lent, build), cached: true };
   }
 
   #allocate(where: string, { out, query }: Call): BufferView {
-    return out ?? { buffer: Tensor.allocate(where, this.gpu, "hom.output", query.shape), byteOffset: 0 };
+    const { dtype } = this.config;
+    return out ?? { buffer: Tensor.allocate(where, this.gpu, "hom.output", query.shape, dtype), byteOffset: 0, dtype };
   }
 
   #output(call: Call, buffer: GPUBuffer, status: Promise<Error | undefined>): Tensor {
     const all = allOf([status, this.#status, call.query.status, call.context.status, call.residual?.status]);
-    return call.out ? call.out.overwritten(all) : Tensor.adopt(this.gpu, buffer, call.query.shape, all);
+    return call.out ? call.out.overwritten(all) : Tensor.adopt(this.gpu, buffer, call.query.shape, all, this.config.dtype);
   }
 
   /** Unmasked and causal calls on aligned tensors find their kernels compiled; others compile at their first use. */
@@ -380,17 +391,20 @@ export class HomLayer {
 
 function checkConfig(where: string, config: HomConfig, gpu: Gpu): Required<HomConfig> {
   checkObject(where, "config", config, CONFIG_KEYS);
-  const { activation = "gelu", bias = true, dtype = "f32", scratchBudget = 64 << 20 } = config;
+  const { activation = "gelu", bias = true, dtype = "f32", weightDtype = dtype, scratchBudget = 64 << 20 } = config;
   const dim = checkInteger(where, "dim", config.dim, 1, 65_536);
   const order = checkInteger(where, "order", config.order, 1, 8);
   const orderExpand = checkInteger(where, "orderExpand", config.orderExpand, 1, 1024);
   checkOneOf(where, "activation", activation, ACTIVATIONS);
-  checkOneOf(where, "dtype", dtype, ["f32"]);
+  checkOneOf(where, "dtype", dtype, ["f32", "f16"]);
+  checkOneOf(where, "weightDtype", weightDtype, ["f32", "f16", "i8"]);
+  if (dtype === "f16" && dim % 4 !== 0)
+    throw rangeError(where, "dim", 'be a multiple of 4 for dtype "f16"', dim, 'use dtype "f32", with weightDtype "f16" for smaller weights');
   if (typeof bias !== "boolean") throw typeError(where, "bias", "be true or false", bias);
   checkInteger(where, "scratchBudget", scratchBudget, 1);
   const needed = minimumScratch({ dim, order, orderExpand, activation, scratchBudget }, gpu.tuning);
   if (scratchBudget < needed) throw rangeError(where, "scratchBudget", `be at least ${needed} bytes for this width and order`, scratchBudget);
-  return { dim, order, orderExpand, activation, bias, dtype, scratchBudget };
+  return { dim, order, orderExpand, activation, bias, dtype, weightDtype, scratchBudget };
 }
 
 function checkParams(where: string, config: Required<HomConfig>, params: HomParams): HomParams {

@@ -1,17 +1,17 @@
 import { planLinear } from "../ops/linear.ts";
-import { bindRows } from "../ops/op.ts";
 import type { Gpu } from "../runtime/gpu.ts";
-import type { Step } from "../runtime/kernel.ts";
+import type { Step, WeightDtype } from "../runtime/kernel.ts";
 import { type BufferView, Program, planOffset } from "../runtime/program.ts";
 import { ProgramCache } from "../runtime/program_cache.ts";
 import type { GPUBuffer, GPUComputePassEncoder } from "../webgpu.ts";
-import { packLinear } from "./params.ts";
+import { encodeWeights, packLinear } from "./params.ts";
 
 export interface LinearConfig {
   readonly label: string;
   readonly inner: number;
   readonly outer: number;
   readonly activation?: "identity" | "gelu" | "silu";
+  readonly weightDtype?: WeightDtype | undefined;
 }
 
 export interface LinearRecord {
@@ -35,7 +35,9 @@ export class LinearLayer {
     this.#gpu = gpu;
     this.#config = config;
     const packed = packLinear([{ weight, bias, outer: { count: 1, width: config.outer } }], { count: 1, width: config.inner });
-    this.#weights = gpu.upload(`hom.${config.label}.weights`, packed);
+    const { weightDtype = "f32" } = config;
+    const stored = encodeWeights(config.label, packed, Math.ceil(config.outer / 4) * 4, weightDtype);
+    this.#weights = gpu.upload(`hom.${config.label}.weights`, stored);
   }
 
   get weightBytes(): number {
@@ -63,7 +65,7 @@ export class LinearLayer {
 
   /** As many dispatches as the device's bindings ask for. */
   #plan(rows: number, x: number, y: number, residual: number | undefined): Step[] {
-    const { inner, outer, activation = "identity" } = this.#config;
+    const { inner, outer, activation = "identity", weightDtype = "f32" } = this.#config;
     const { maxComputeWorkgroupsPerDimension, maxStorageBufferBindingSize } = this.#gpu.limits;
     const atOnce = Math.max(1, Math.min(rows, Math.floor((maxStorageBufferBindingSize - 256) / (Math.max(inner, outer) * 4))));
     const steps: Step[] = [];
@@ -73,7 +75,8 @@ export class LinearLayer {
       steps.push(
         planLinear({
           x: { buffer: "x", byteOffset: x, length: inner, stride: inner, ...view },
-          w: bindRows({ buffer: "w", byteOffset: 0, length: this.#weights.size / 4, stride: 0, first: 0, count: 1 }).slot,
+          w: { buffer: "w", offset: 0, size: this.#weights.size },
+          weightDtype,
           y: { buffer: "y", byteOffset: y, length: outer, stride: outer, ...view },
           residual: residual === undefined ? undefined : { buffer: "residual", byteOffset: residual, length: outer, stride: outer, ...view },
           activation,

@@ -1,3 +1,7 @@
+import { WeightsError } from "../errors.ts";
+import { encodeF16 } from "../half.ts";
+import type { WeightDtype } from "../runtime/kernel.ts";
+
 /** Channels as the kernels see them: `count` stretches of `width`, each padded to a multiple of 4. */
 export interface Channels {
   readonly count: number;
@@ -11,7 +15,7 @@ export interface LinearParams {
   readonly outer: Channels;
 }
 
-const padded = (width: number): number => Math.ceil(width / 4) * 4;
+export const padded = (width: number): number => Math.ceil(width / 4) * 4;
 const paddedSize = ({ count, width }: Channels): number => count * padded(width);
 
 /**
@@ -37,3 +41,34 @@ export function packLinear(layers: readonly LinearParams[], inner: Channels): Fl
   }
   return packed;
 }
+
+/**
+ * Packed weights in the storage that the kernels read (shaders/shared/load_w_*.wgsl).
+ * @param packed `[inner + 1, outer]`, the last row the bias
+ * @throws WeightsError for a value that f16 cannot hold
+ */
+export function encodeWeights(where: string, packed: Float32Array, outer: number, dtype: WeightDtype): Float32Array | Uint16Array | Uint32Array {
+  if (dtype === "f32") return packed;
+  if (dtype === "f16") {
+    const bad = packed.findIndex((value) => Math.abs(value) >= F16_LIMIT);
+    if (bad !== -1) throw new WeightsError(`${where}: weights must be below ${F16_LIMIT} to be stored in f16, got ${packed[bad]}; store them in f32`);
+    return encodeF16(packed);
+  }
+  const inner = packed.length / outer - 1;
+  const words = new Uint32Array((inner * outer) / 4 + 2 * outer);
+  const bytes = new Int8Array(words.buffer);
+  const floats = new Float32Array(words.buffer, inner * outer);
+  for (let channel = 0; channel < outer; channel++) {
+    let scale = 0;
+    for (let row = 0; row < inner; row++) scale = Math.max(scale, Math.abs(packed[row * outer + channel] ?? 0));
+    for (let row = 0; row < inner && scale > 0; row++) {
+      bytes[row * outer + channel] = Math.round(((packed[row * outer + channel] ?? 0) / scale) * 127);
+    }
+    floats[channel] = scale;
+    floats[outer + channel] = packed[inner * outer + channel] ?? 0;
+  }
+  return words;
+}
+
+/** From here on a value rounds to infinity in f16. */
+const F16_LIMIT = 65_520;

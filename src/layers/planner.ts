@@ -1,12 +1,12 @@
 import { planGate } from "../ops/gate.ts";
 import { planLinear } from "../ops/linear.ts";
 import { planMoments } from "../ops/moments.ts";
-import { bindRows, type Rows } from "../ops/op.ts";
+import { bindRows, type Rows, weightBytes } from "../ops/op.ts";
 import { planPrefixMoments } from "../ops/prefix_moments.ts";
 import { planSelect, SELECT_MAX_DIM } from "../ops/select.ts";
 import { type Activation, type MomentSource, RANGE_LENGTHS, RANGE_PACKED, RANGE_REGULAR, SOURCE_PREFIX, type TokenBlocks } from "../ops/types.ts";
 import type { GpuLimits } from "../runtime/gpu.ts";
-import { BIND_ALIGNMENT, GROUP, type Slot, type Step, TILES, type TileName } from "../runtime/kernel.ts";
+import { BIND_ALIGNMENT, type Dtype, GROUP, type Slot, type Step, TILES, type TileName, type WeightDtype } from "../runtime/kernel.ts";
 import type { Tuning } from "../runtime/tuning.ts";
 
 export interface HomPlanConfig {
@@ -14,6 +14,8 @@ export interface HomPlanConfig {
   readonly order: number;
   readonly orderExpand: number;
   readonly activation: Activation;
+  /** Default f32. */
+  readonly weightDtype?: WeightDtype;
   readonly scratchBudget: number;
 }
 
@@ -25,6 +27,10 @@ export interface PlannedCall {
   readonly query: number;
   readonly context: number;
   readonly out: number;
+  /** Types of the tensors' elements; default f32. The residual has the output's. */
+  readonly queryDtype?: Dtype;
+  readonly contextDtype?: Dtype;
+  readonly outDtype?: Dtype;
   /** Added to the output where given. */
   readonly residual?: number | undefined;
 }
@@ -121,6 +127,7 @@ export class Planner {
   readonly prefixBlockTokens: number;
   /** The largest register tile; one for all lengths, so that a token has the same bits whatever it stands with. */
   readonly tile: TileName;
+  readonly weightDtype: WeightDtype;
   readonly projections: Slot;
   readonly ag: Slot;
   readonly #fused: boolean;
@@ -137,11 +144,13 @@ export class Planner {
     this.blockTokens = blockTokensFor(tuning.blockTokens, config);
     this.prefixBlockTokens = blockTokensFor(tuning.prefixBlockTokens, config);
     this.tile = Math.min(this.blockTokens, this.prefixBlockTokens) < TILES[tuning.tile].rows ? "8x4" : tuning.tile;
+    this.weightDtype = config.weightDtype ?? "f32";
     const inner4 = Math.ceil(config.dim / 4);
-    this.projections = { buffer: "projections", offset: 0, size: (4 * inner4 + 1) * 2 * this.rowBytes };
-    this.ag = { buffer: "ag", offset: 0, size: (4 * stride4 + 1) * inner4 * 16 };
+    this.projections = { buffer: "projections", offset: 0, size: weightBytes(this.weightDtype, config.dim, 2 * stride4) };
+    this.ag = { buffer: "ag", offset: 0, size: weightBytes(this.weightDtype, 4 * stride4, inner4) };
     const fusedSteps = Math.ceil(stride4 / 16) * (inner4 + 64);
-    this.#fused = config.dim <= Math.min(tuning.fusedSelectMaxDim, SELECT_MAX_DIM) && fusedSteps <= MAX_INNER_STEPS;
+    // select.wgsl reads its second weight as f32.
+    this.#fused = this.weightDtype === "f32" && config.dim <= Math.min(tuning.fusedSelectMaxDim, SELECT_MAX_DIM) && fusedSteps <= MAX_INNER_STEPS;
   }
 
   /** Rows of moments that fit in a quarter of the budget, and that one invocation may add: partial sums, or sums of segments. */
@@ -177,7 +186,7 @@ export class Planner {
 
   contextRows(first: number, count: number): Rows {
     const { dim } = this.config;
-    return { buffer: "context", byteOffset: this.call.context, length: dim, stride: dim, first, count };
+    return { buffer: "context", byteOffset: this.call.context, dtype: this.call.contextDtype ?? "f32", length: dim, stride: dim, first, count };
   }
 
   /** Block sums of segments, in as many dispatches as scratch and bindings ask for. */
@@ -278,6 +287,7 @@ export class Planner {
       planPrefixMoments({
         x: this.contextRows(first, (a.rows - 1) * contextLength + a.tokens),
         w: this.projections,
+        weightDtype: this.weightDtype,
         rows,
         activation: this.config.activation,
         order: this.config.order,
@@ -324,12 +334,12 @@ export class Planner {
   /** Selection and output of one slab of queries; `rows` holds sums that the source reads, or room for the gated moments, or both. */
   slab(r: Rectangle, source: Source, rows: Slot | undefined): void {
     const { dim } = this.config;
-    const { queryLength, query, out, residual } = this.call;
+    const { queryLength, query, out, residual, queryDtype = "f32", outDtype = "f32" } = this.call;
     const first = r.firstBatchRow * queryLength + r.firstQuery;
     const view = { length: dim, stride: dim, first, count: r.batchRows * r.queries, span: r.queries, pitch: queryLength };
-    const x: Rows = { buffer: "query", byteOffset: query, ...view };
-    const y: Rows = { buffer: "out", byteOffset: out, ...view };
-    const plus: Rows | undefined = residual === undefined ? undefined : { buffer: "residual", byteOffset: residual, ...view };
+    const x: Rows = { buffer: "query", byteOffset: query, dtype: queryDtype, ...view };
+    const y: Rows = { buffer: "out", byteOffset: out, dtype: outDtype, ...view };
+    const plus: Rows | undefined = residual === undefined ? undefined : { buffer: "residual", byteOffset: residual, dtype: outDtype, ...view };
     const { prefixTable = "none" } = source;
     const from: MomentSource = {
       source: source.source,
@@ -350,7 +360,8 @@ export class Planner {
         prefix_table: source.source === SOURCE_PREFIX ? ["none", "mask", "counts"].indexOf(prefixTable) : 0,
       },
     };
-    const common = { stride4: this.stride4, tile: this.tile, maxWorkgroups: this.maxWorkgroups };
+    const { weightDtype } = this;
+    const common = { stride4: this.stride4, weightDtype, tile: this.tile, maxWorkgroups: this.maxWorkgroups };
     if (this.#fused || !rows) {
       this.steps.push(planSelect({ ...common, x, w: this.projections, wOut: this.ag, y, residual: plus, rows, from }));
       return;
@@ -359,7 +370,7 @@ export class Planner {
     const gated: Rows = { buffer: rows.buffer, byteOffset: 0, length, stride: length, first: 0, count: view.count };
     this.steps.push(
       planGate({ ...common, x, w: this.projections, rows, from }),
-      planLinear({ x: gated, w: this.ag, y, residual: plus, tile: this.tile, maxWorkgroups: this.maxWorkgroups }),
+      planLinear({ x: gated, w: this.ag, weightDtype, y, residual: plus, tile: this.tile, maxWorkgroups: this.maxWorkgroups }),
     );
   }
 
@@ -397,8 +408,8 @@ export class Planner {
 
   #moments(x: Rows, partial: Slot, blocks: TokenBlocks, weights?: { slot: Slot; first: number }): void {
     const { activation, order } = this.config;
-    const { expand4, maxWorkgroups, tile } = this;
-    this.steps.push(planMoments({ x, w: this.projections, partial, activation, order, expand4, blocks, weights, tile, maxWorkgroups }));
+    const { expand4, maxWorkgroups, tile, weightDtype } = this;
+    this.steps.push(planMoments({ x, w: this.projections, weightDtype, partial, activation, order, expand4, blocks, weights, tile, maxWorkgroups }));
   }
 }
 

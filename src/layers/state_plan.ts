@@ -104,23 +104,24 @@ function queryPacked(p: Planner, slots: StateSlots): void {
 /** Two dispatches: state and gated mean, then the output projection. */
 function stepOne(p: Planner, { levels, entry }: StateSlots, ring: number | undefined): void {
   const { dim, activation, order } = p.config;
-  const { batch, context, out, residual } = p.call;
-  const { expand4, maxWorkgroups } = p;
+  const { batch, context, out, residual, contextDtype = "f32", outDtype = "f32" } = p.call;
+  const { expand4, maxWorkgroups, weightDtype } = p;
   const rows = p.scratchSlot("rows", batch * p.rowBytes);
   const one = { length: dim, stride: dim, first: 0 };
   const x: Rows =
     ring === undefined
-      ? { buffer: "context", byteOffset: context, ...one, count: batch }
+      ? { buffer: "context", byteOffset: context, dtype: contextDtype, ...one, count: batch }
       : { buffer: "history", byteOffset: 0, ...one, count: ring * batch };
   const length = p.stride4 * 4;
   const view = { ...one, count: batch };
   p.steps.push(
-    planStep({ x, w: p.projections, entry, levels, rows, activation, order, expand4, batch, maxWorkgroups }),
+    planStep({ x, w: p.projections, weightDtype, entry, levels, rows, activation, order, expand4, batch, maxWorkgroups }),
     planLinear({
       x: { buffer: rows.buffer, byteOffset: 0, length, stride: length, first: 0, count: batch },
       w: p.ag,
-      y: { buffer: "out", byteOffset: out, ...view },
-      residual: residual === undefined ? undefined : { buffer: "residual", byteOffset: residual, ...view },
+      weightDtype,
+      y: { buffer: "out", byteOffset: out, dtype: outDtype, ...view },
+      residual: residual === undefined ? undefined : { buffer: "residual", byteOffset: residual, dtype: outDtype, ...view },
       tile: p.tile,
       maxWorkgroups,
     }),

@@ -8,7 +8,8 @@ import type { HomConfig } from "./hom.ts";
 import { checkCuSeqlens, checkLengths } from "./mask.ts";
 import { blockTokensFor, firstBlocks } from "./planner.ts";
 import type { HomState } from "./state.ts";
-import { planState, type StateOperation } from "./state_plan.ts";
+import { planState, type StateOperation, type StatePlan } from "./state_plan.ts";
+import { checkOutput, checkTensor } from "./tensor_checks.ts";
 
 export interface AppendOptions {
   /** `[B]`: only the first `lengths[b]` tokens of each row are appended. */
@@ -36,6 +37,12 @@ export interface StepRecord {
 
 const KEPT_PROGRAMS = 32;
 
+interface Views {
+  readonly x?: BufferView;
+  readonly out?: BufferView | undefined;
+  readonly residual?: BufferView | undefined;
+}
+
 /** The streaming half of a layer: what `append`, `query` and `step` do with a state. */
 export class HomStream {
   readonly #gpu: Gpu;
@@ -60,6 +67,7 @@ export class HomStream {
     if (lengths) checkLengths(where, "lengths", lengths, state.batch, length);
     if (cuSeqlens) checkCuSeqlens(where, "cuSeqlens", cuSeqlens, length, state.batch);
     if (state.window !== undefined) {
+      checkWindowDtypes(where, context.dtype);
       if (lengths || cuSeqlens) throw typeError(where, "options", "be empty for a state with a window", raw(lengths ? "lengths" : "cuSeqlens"));
       this.#slide(where, state, { x: context, length }, undefined);
       return;
@@ -106,6 +114,7 @@ export class HomStream {
     state.checkFits(where, this.#gpu, this.#config);
     this.#checkTensor(where, "tokens", tokens, state.batch);
     this.#checkOutputs(where, tokens, options);
+    if (state.window !== undefined) checkWindowDtypes(where, tokens.dtype, options.out?.dtype ?? this.#config.dtype);
     const length = tokens.shape[1] ?? 0;
     return this.#withOutput(where, tokens, options, (out) => {
       if (state.window !== undefined) {
@@ -133,20 +142,20 @@ export class HomStream {
    * @internal
    */
   recordStep(pass: GPUComputePassEncoder, state: HomState, { x, out, residual, length }: StepRecord): void {
-    const program = this.#program({ kind: "step" }, state.batch, length, planOffset(x), planOffset(out), residual && planOffset(residual));
+    const program = this.#program({ kind: "step" }, state.batch, length, { x, out, residual });
     program.record(pass, this.#buffers(state, { context: x, out, residual }));
   }
 
   /** The same for one token a row of a windowed state, which has been copied into the ring. @internal */
   recordSlide(pass: GPUComputePassEncoder, state: HomState, { x, out, residual }: Omit<StepRecord, "length">): void {
     const operation = { kind: "stepWindow", ring: (state.window ?? 0) + 1 } as const;
-    const program = this.#program(operation, state.batch, 1, 0, planOffset(out), residual && planOffset(residual));
+    const program = this.#program(operation, state.batch, 1, { x: { ...x, byteOffset: 0 }, out, residual });
     program.record(pass, this.#buffers(state, { context: x, out, residual }));
   }
 
   /** Kernels of single steps, compiled before the first. */
   async prepare(): Promise<void> {
-    const { steps } = this.#plan({ kind: "step" }, 1, 1, 0, 0, undefined);
+    const { steps } = this.#plan({ kind: "step" }, 1, 1, {});
     await Promise.all(steps.map(({ kernel, variant }) => this.#gpu.prepare(kernel, variant)));
   }
 
@@ -217,8 +226,7 @@ export class HomStream {
     let table: GPUBuffer | undefined;
     let transient: Program | undefined;
     const { status } = this.#gpu.guard(where, () => {
-      const offsets = [planOffset(context), out ? planOffset(out) : 0, residual && planOffset(residual)] as const;
-      const program = this.#program(operation, a.batch, a.length, ...offsets);
+      const program = this.#program(operation, a.batch, a.length, { x: context, out, residual });
       if (operation.kind === "appendPacked") transient = program;
       table = a.table && this.#gpu.upload("hom.state.table", a.table);
       if (a.tokens) state.advance(a.tokens, a.divisors);
@@ -243,32 +251,48 @@ export class HomStream {
     };
   }
 
-  #plan(operation: StateOperation, batch: number, length: number, x: number, out: number, residual: number | undefined) {
-    const call = { batch, queryLength: length, contextLength: length, query: x, context: x, out, residual };
+  #plan(operation: StateOperation, batch: number, length: number, { x, out, residual }: Views): StatePlan {
+    const at = x ? planOffset(x) : 0;
+    const dtype = x?.dtype ?? "f32";
+    const call = {
+      batch,
+      queryLength: length,
+      contextLength: length,
+      query: at,
+      context: at,
+      out: out ? planOffset(out) : 0,
+      residual: residual && planOffset(residual),
+      queryDtype: dtype,
+      contextDtype: dtype,
+      outDtype: out?.dtype ?? "f32",
+    };
     return planState(this.#config, this.#gpu.tuning, this.#gpu.limits, call, operation);
   }
 
-  #program(operation: StateOperation, batch: number, length: number, x: number, out: number, residual: number | undefined): Program {
+  #program(operation: StateOperation, batch: number, length: number, views: Views): Program {
     const build = () => {
-      const { steps, scratch } = this.#plan(operation, batch, length, x, out, residual);
+      const { steps, scratch } = this.#plan(operation, batch, length, views);
       return new Program(this.#gpu, steps, scratch);
     };
     // What depends on the sequences' lengths is not worth keeping.
     if (operation.kind === "appendPacked") return build();
-    return this.#programs.get([...Object.values(operation), batch, length, x, out, residual].join(), false, build);
+    const { x, out, residual } = views;
+    const where = [x, out, residual].map((view) => view && [planOffset(view), view.dtype]);
+    return this.#programs.get([...Object.values(operation), batch, length, ...where].join(), false, build);
   }
 
   #withOutput(where: string, like: Tensor, options: StepOptions, run: (out: BufferView) => Promise<Error | undefined>): Tensor {
     if (options.out) return options.out.overwritten(run(options.out));
-    const { result: buffer, status } = this.#gpu.guard(where, () => Tensor.allocate(where, this.#gpu, "hom.output", like.shape));
-    const done = run({ buffer, byteOffset: 0 });
+    const { dtype } = this.#config;
+    const { result: buffer, status } = this.#gpu.guard(where, () => Tensor.allocate(where, this.#gpu, "hom.output", like.shape, dtype));
+    const done = run({ buffer, byteOffset: 0, dtype });
     const all = Promise.all([status, done]).then(([first, second]) => first ?? second);
-    return Tensor.adopt(this.#gpu, buffer, like.shape, all);
+    return Tensor.adopt(this.#gpu, buffer, like.shape, all, dtype);
   }
 
   #checkTensor(where: string, name: string, tensor: Tensor, batch: number): void {
     const { dim } = this.#config;
-    checkAlive(where, name, tensor, this.#gpu);
+    checkTensor(where, name, tensor, this.#gpu);
     const { shape } = tensor;
     if (shape.length !== 3 || shape[0] !== batch || shape[2] !== dim) throw rangeError(where, name, `have shape [${batch}, n, ${dim}]`, shape);
   }
@@ -276,26 +300,17 @@ export class HomStream {
   #checkOutputs(where: string, like: Tensor, options: StepOptions): void {
     for (const [name, tensor] of Object.entries({ out: options.out, residual: options.residual })) {
       if (!tensor) continue;
-      checkAlive(where, name, tensor, this.#gpu);
+      checkTensor(where, name, tensor, this.#gpu);
       if (tensor.shape.join() !== like.shape.join()) throw rangeError(where, name, `have shape [${like.shape.join(", ")}]`, tensor.shape);
     }
     const { out, residual } = options;
-    if (out && (out.buffer === like.buffer || out.buffer === residual?.buffer)) {
-      throw typeError(
-        where,
-        "out",
-        "be in a buffer of its own",
-        raw("the buffer of another argument"),
-        "a GPU cannot read and write one buffer in one dispatch",
-      );
-    }
+    checkOutput(where, { input: like }, { out, residual }, this.#config.dtype);
   }
 }
 
-function checkAlive(where: string, name: string, tensor: Tensor, gpu: Gpu): void {
-  if (!(tensor instanceof Tensor)) throw typeError(where, name, "be a Tensor", tensor, "upload arrays with Tensor.from");
-  if (tensor.destroyed) throw typeError(where, name, "be alive", raw("a destroyed tensor"));
-  if (tensor.gpu.device !== gpu.device) throw typeError(where, name, "be on the layer's device", raw("a tensor of another device"));
+/** A window's ring copies tokens as they are. */
+function checkWindowDtypes(where: string, ...dtypes: string[]): void {
+  if (dtypes.includes("f16")) throw typeError(where, "tensors", "be f32 for a state with a window", raw("f16"));
 }
 
 function differences(cu: Uint32Array): number[] {

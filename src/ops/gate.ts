@@ -1,18 +1,19 @@
 import source from "../../shaders/gate.wgsl?raw";
-import { type Slot, type Step, type TileName, tileFor, tilesOver, WORKGROUP_SIZE } from "../runtime/kernel.ts";
-import { bindRows, defineKernel, EMPTY, type Rows, variantsOf, workgroupsFor, xUniforms } from "./op.ts";
+import { type Slot, type Step, type TileName, tileFor, tilesOver, type WeightDtype, WORKGROUP_SIZE } from "../runtime/kernel.ts";
+import { bindRows, defineKernel, EMPTY, type Rows, rowBytes, variantsOf, workgroupsFor, xUniforms } from "./op.ts";
 import { type MomentSource, SOURCE_PREFIX, SOURCE_ROW } from "./types.ts";
 
 export const gate = defineKernel({
   name: "gate",
   source,
   uses: ["tile", "load_x", "row_moments", "search_table"],
-  variants: variantsOf({ x: ["vec4", "scalar"], tile: ["1x4", "8x4", "16x8"] }),
+  variants: variantsOf({ w: ["f32", "f16", "i8"], x: ["vec4", "scalar", "half"], tile: ["1x4", "8x4", "16x8"] }),
 });
 
 export interface GateArguments {
   readonly x: Rows;
   readonly w: Slot;
+  readonly weightDtype: WeightDtype;
   readonly rows: Slot;
   readonly stride4: number;
   readonly from: MomentSource;
@@ -27,11 +28,11 @@ export function planGate(a: GateArguments): Step {
   const inPlace = a.from.source === SOURCE_PREFIX || a.from.source === SOURCE_ROW;
   return {
     kernel: gate,
-    variant: { x: bound.vec4 ? "vec4" : "scalar", tile },
+    variant: { x: bound.access, w: a.weightDtype, tile },
     uniforms: { ...xUniforms(a.x, bound), ...a.from.uniforms, source: a.from.source, stride4: a.stride4, slab_rows: a.x.count },
     slots: { x: bound.slot, w: a.w, moments: a.from.moments, table: a.from.table ?? EMPTY, rows: a.rows },
     workgroups: workgroupsFor(Math.ceil(tilesOver(tile, a.x.count, a.stride4) / WORKGROUP_SIZE), a.maxWorkgroups),
-    bytesRead: a.x.count * a.x.length * 4 + a.w.size + a.from.moments.size + (inPlace ? a.rows.size : 0),
+    bytesRead: rowBytes(a.x) + a.w.size + a.from.moments.size + (inPlace ? a.rows.size : 0),
     bytesWritten: a.rows.size,
   };
 }

@@ -1,17 +1,24 @@
 import source from "../../shaders/linear.wgsl?raw";
-import { type Slot, type Step, type TileName, tileFor, tilesOver, type Variant, WORKGROUP_SIZE } from "../runtime/kernel.ts";
-import { bindRows, bindY, defineKernel, EMPTY, type Rows, variantsOf, workgroupsFor, xUniforms } from "./op.ts";
+import { type Slot, type Step, type TileName, tileFor, tilesOver, type Variant, type WeightDtype, WORKGROUP_SIZE } from "../runtime/kernel.ts";
+import { bindRows, bindY, defineKernel, EMPTY, type Rows, rowBytes, variantsOf, workgroupsFor, xUniforms } from "./op.ts";
 
 export const linear = defineKernel({
   name: "linear",
   source,
   uses: ["tile", "load_x", "store_y"],
-  variants: variantsOf({ x: ["vec4", "scalar"], y: ["vec4", "scalar"], activation: ["identity", "gelu", "silu"], tile: ["1x4", "8x4", "16x8"] }),
+  variants: variantsOf({
+    w: ["f32", "f16", "i8"],
+    x: ["vec4", "scalar", "half"],
+    y: ["vec4", "scalar", "half"],
+    activation: ["identity", "gelu", "silu"],
+    tile: ["1x4", "8x4", "16x8"],
+  }),
 });
 
 export interface LinearArguments {
   readonly x: Rows;
   readonly w: Slot;
+  readonly weightDtype: WeightDtype;
   readonly y: Rows;
   readonly residual?: Rows | undefined;
   readonly activation?: Extract<Variant["activation"], "identity" | "gelu" | "silu">;
@@ -27,11 +34,11 @@ export function planLinear(a: LinearArguments): Step {
   const y = bindY(a.y, a.residual, EMPTY);
   return {
     kernel: linear,
-    variant: { x: bound.vec4 ? "vec4" : "scalar", y: y.vec4 ? "vec4" : "scalar", activation: a.activation ?? "identity", tile },
+    variant: { x: bound.access, w: a.weightDtype, y: y.access, activation: a.activation ?? "identity", tile },
     uniforms: { ...xUniforms(a.x, bound), ...y.uniforms, outer: a.y.length, stride4, slab_rows: a.x.count },
     slots: { x: bound.slot, w: a.w, ...y.slots },
     workgroups: workgroupsFor(Math.ceil(tilesOver(tile, a.x.count, stride4) / WORKGROUP_SIZE), a.maxWorkgroups),
-    bytesRead: a.x.count * a.x.length * 4 + a.w.size + y.bytesRead,
+    bytesRead: rowBytes(a.x) + a.w.size + y.bytesRead,
     bytesWritten: y.bytesWritten,
   };
 }

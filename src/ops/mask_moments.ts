@@ -1,6 +1,6 @@
 import source from "../../shaders/mask_moments.wgsl?raw";
 import { type Slot, type Step, type TileName, tileFor, tilesOver, WORKGROUP_SIZE } from "../runtime/kernel.ts";
-import { bindRows, defineKernel, type Rows, variantsOf, workgroupsFor, xUniforms } from "./op.ts";
+import { bindRows, defineKernel, type Rows, rowBytes, variantsOf, workgroupsFor, xUniforms } from "./op.ts";
 
 export const maskMoments = defineKernel({
   name: "mask_moments",
@@ -27,11 +27,11 @@ export function planMaskMoments(a: MaskMomentsArguments): Step {
   const tile = tileFor(a.mask.count, a.tile);
   return {
     kernel: maskMoments,
-    variant: { x: bound.vec4 ? "vec4" : "scalar", tile },
+    variant: { x: bound.access, tile },
     uniforms: { ...xUniforms(a.mask, bound), stride4: a.stride4, query_rows: a.mask.count, accumulate: a.accumulate ? 1 : 0 },
     slots: { x: bound.slot, w: a.tokens, rows: a.rows },
     workgroups: workgroupsFor(Math.ceil(tilesOver(tile, a.mask.count, a.stride4) / WORKGROUP_SIZE), a.maxWorkgroups),
-    bytesRead: a.mask.count * a.mask.length * 4 + a.tokens.size + (a.accumulate ? a.rows.size : 0),
+    bytesRead: rowBytes(a.mask) + a.tokens.size + (a.accumulate ? a.rows.size : 0),
     bytesWritten: a.rows.size,
   };
 }

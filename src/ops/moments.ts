@@ -1,18 +1,24 @@
 import source from "../../shaders/moments.wgsl?raw";
-import { type Slot, type Step, type TileName, tilesOver, WORKGROUP_SIZE } from "../runtime/kernel.ts";
-import { bindRows, defineKernel, EMPTY, type Rows, variantsOf, workgroupsFor, xUniforms } from "./op.ts";
+import { type Slot, type Step, type TileName, tilesOver, type WeightDtype, WORKGROUP_SIZE } from "../runtime/kernel.ts";
+import { bindRows, defineKernel, EMPTY, type Rows, rowBytes, variantsOf, weightBytes, workgroupsFor, xUniforms } from "./op.ts";
 import type { Activation, TokenBlocks } from "./types.ts";
 
 export const moments = defineKernel({
   name: "moments",
   source,
   uses: ["tile", "load_x", "token_range", "search_table"],
-  variants: variantsOf({ x: ["vec4", "scalar"], activation: ["gelu", "tanh", "identity", "x_erf"], tile: ["8x4", "16x8"] }),
+  variants: variantsOf({
+    w: ["f32", "f16", "i8"],
+    x: ["vec4", "scalar", "half"],
+    activation: ["gelu", "tanh", "identity", "x_erf"],
+    tile: ["8x4", "16x8"],
+  }),
 });
 
 export interface MomentsArguments {
   readonly x: Rows;
   readonly w: Slot;
+  readonly weightDtype: WeightDtype;
   readonly partial: Slot;
   readonly activation: Activation;
   readonly order: number;
@@ -28,10 +34,9 @@ export interface MomentsArguments {
 export function planMoments(a: MomentsArguments): Step {
   const bound = bindRows(a.x);
   const stride4 = a.order * a.expand4;
-  const weightBytes = stride4 * 4 * 4 * (Math.ceil(a.x.length / 4) * 4 + 1);
   return {
     kernel: moments,
-    variant: { x: bound.vec4 ? "vec4" : "scalar", activation: a.activation, tile: a.tile },
+    variant: { x: bound.access, w: a.weightDtype, activation: a.activation, tile: a.tile },
     uniforms: {
       ...xUniforms(a.x, bound),
       ...a.blocks.uniforms,
@@ -44,7 +49,7 @@ export function planMoments(a: MomentsArguments): Step {
     },
     slots: { x: bound.slot, w: a.w, weights: a.weights?.slot ?? EMPTY, table: a.blocks.table ?? EMPTY, partial: a.partial },
     workgroups: workgroupsFor(Math.ceil((a.blocks.count * tilesOver(a.tile, 1, a.expand4)) / WORKGROUP_SIZE), a.maxWorkgroups),
-    bytesRead: a.x.count * a.x.length * 4 + weightBytes + (a.weights ? a.x.count * 4 : 0),
+    bytesRead: rowBytes(a.x) + weightBytes(a.weightDtype, a.x.length, stride4) + (a.weights ? a.x.count * 4 : 0),
     bytesWritten: a.blocks.count * stride4 * 16,
   };
 }

@@ -1,10 +1,15 @@
 import activations from "../../shaders/shared/activations.wgsl?raw";
+import weightsF16 from "../../shaders/shared/load_w_f16.wgsl?raw";
+import weightsF32 from "../../shaders/shared/load_w_f32.wgsl?raw";
+import weightsI8 from "../../shaders/shared/load_w_i8.wgsl?raw";
+import loadHalf from "../../shaders/shared/load_x_half.wgsl?raw";
 import loadScalar from "../../shaders/shared/load_x_scalar.wgsl?raw";
 import loadVec4 from "../../shaders/shared/load_x_vec4.wgsl?raw";
 import quad from "../../shaders/shared/quad.wgsl?raw";
 import rowMoments from "../../shaders/shared/row_moments.wgsl?raw";
 import searchTable from "../../shaders/shared/search_table.wgsl?raw";
 import stateLevels from "../../shaders/shared/state_levels.wgsl?raw";
+import storeHalf from "../../shaders/shared/store_y_half.wgsl?raw";
 import storeScalar from "../../shaders/shared/store_y_scalar.wgsl?raw";
 import storeVec4 from "../../shaders/shared/store_y_vec4.wgsl?raw";
 import tile1x4 from "../../shaders/shared/tile_1x4.wgsl?raw";
@@ -14,13 +19,23 @@ import tokenRange from "../../shaders/shared/token_range.wgsl?raw";
 import {
   BIND_ALIGNMENT,
   type BindingType,
+  BYTES,
+  type Dtype,
   GROUP,
   type Kernel,
+  type RowAccess,
   type Slot,
+  type TileName,
   type UniformField,
   type Variant,
+  type WeightDtype,
   WORKGROUP_SIZE,
 } from "../runtime/kernel.ts";
+
+const LOAD_X: Readonly<Record<RowAccess, string>> = { vec4: loadVec4, scalar: loadScalar, half: loadHalf };
+const STORE_Y: Readonly<Record<RowAccess, string>> = { vec4: storeVec4, scalar: storeScalar, half: storeHalf };
+const LOAD_W: Readonly<Record<WeightDtype, string>> = { f32: weightsF32, f16: weightsF16, i8: weightsI8 };
+const TILE: Readonly<Record<TileName, readonly string[]>> = { "1x4": [tile1x4], "8x4": [tile8x4, quad], "16x8": [tile16x8, quad] };
 
 type SharedFile = "tile" | "load_x" | "store_y" | "row_moments" | "search_table" | "state_levels" | "token_range";
 
@@ -51,9 +66,9 @@ export function defineKernel(spec: OpSpec): Kernel {
 
   const files = (variant: Variant): string[] =>
     uses.flatMap((file) => {
-      if (file === "tile") return variant.tile === "1x4" ? [tile1x4, activations] : [variant.tile === "16x8" ? tile16x8 : tile8x4, quad, activations];
-      if (file === "load_x") return [variant.x === "scalar" ? loadScalar : loadVec4];
-      if (file === "store_y") return [variant.y === "scalar" ? storeScalar : storeVec4];
+      if (file === "tile") return [...TILE[variant.tile ?? "8x4"], LOAD_W[variant.w ?? "f32"], activations];
+      if (file === "load_x") return [LOAD_X[variant.x ?? "vec4"]];
+      if (file === "store_y") return [STORE_Y[variant.y ?? "vec4"]];
       if (file === "row_moments") return [rowMoments];
       if (file === "search_table") return [searchTable];
       if (file === "state_levels") return [stateLevels];
@@ -102,6 +117,8 @@ export function workgroupsFor(groups: number, maxPerDimension: number): [number,
 export interface Rows {
   readonly buffer: string;
   readonly byteOffset: number;
+  /** Default f32; rows of f16 have lengths and positions that are multiples of 4 elements. */
+  readonly dtype?: Dtype;
   /** Elements of a row that are used, and from one row to the next. */
   readonly length: number;
   readonly stride: number;
@@ -113,7 +130,7 @@ export interface Rows {
 
 export interface BoundRows {
   readonly slot: Slot;
-  readonly vec4: boolean;
+  readonly access: RowAccess;
   /** In elements from the start of the slot. */
   readonly offset: number;
   readonly span: number;
@@ -122,23 +139,27 @@ export interface BoundRows {
 
 /** Binds just the bytes that the rows touch, from the last 256-byte boundary before them. */
 export function bindRows(rows: Rows): BoundRows {
-  const { span = 0x7fffffff, pitch = 0 } = rows;
+  const { span = 0x7fffffff, pitch = 0, dtype = "f32" } = rows;
+  const bytes = BYTES[dtype];
   const last = Math.floor((rows.count - 1) / span) * pitch + ((rows.count - 1) % span);
-  const start = rows.byteOffset + rows.first * rows.stride * 4;
+  const start = rows.byteOffset + rows.first * rows.stride * bytes;
   const aligned = start - (start % BIND_ALIGNMENT);
-  const end = start + (last * rows.stride + rows.length) * 4;
-  const offset = (start - aligned) / 4;
-  return {
-    slot: { buffer: rows.buffer, offset: aligned, size: end - aligned },
-    vec4: rows.length % 4 === 0 && rows.stride % 4 === 0 && offset % 4 === 0,
-    offset,
-    span,
-    pitch,
-  };
+  const end = start + (last * rows.stride + rows.length) * bytes;
+  const offset = (start - aligned) / bytes;
+  const inFours = rows.length % 4 === 0 && rows.stride % 4 === 0 && offset % 4 === 0;
+  if (dtype === "f16" && !inFours)
+    throw new Error(`bindRows: f16 rows must lie in fours, got length ${rows.length}, stride ${rows.stride}, offset ${offset}`);
+  const access: RowAccess = dtype === "f16" ? "half" : inFours ? "vec4" : "scalar";
+  return { slot: { buffer: rows.buffer, offset: aligned, size: end - aligned }, access, offset, span, pitch };
+}
+
+/** Bytes that reading or writing the rows moves. */
+export function rowBytes(rows: Rows): number {
+  return rows.count * rows.length * BYTES[rows.dtype ?? "f32"];
 }
 
 export function xUniforms(rows: Rows, bound: BoundRows): Record<string, number> {
-  const unit = bound.vec4 ? 4 : 1;
+  const unit = bound.access === "scalar" ? 1 : 4;
   return {
     inner: rows.length,
     inner4: Math.ceil(rows.length / 4),
@@ -149,14 +170,14 @@ export function xUniforms(rows: Rows, bound: BoundRows): Record<string, number> 
   };
 }
 
-/** y and, lying like it, residual. Both are stored as vec4s, or neither. */
+/** y and, lying like it and of its type, residual. Both are stored in fours, or neither. */
 export function bindY(y: Rows, residual: Rows | undefined, empty: Slot) {
   const boundY = bindRows(y);
   const boundResidual = residual && bindRows(residual);
-  const vec4 = boundY.vec4 && (boundResidual?.vec4 ?? true);
-  const unit = vec4 ? 4 : 1;
+  const access = boundResidual?.access === "scalar" ? "scalar" : boundY.access;
+  const unit = access === "scalar" ? 1 : 4;
   return {
-    vec4,
+    access,
     slots: { y: boundY.slot, residual: boundResidual?.slot ?? empty },
     uniforms: {
       y_offset: boundY.offset / unit,
@@ -166,9 +187,16 @@ export function bindY(y: Rows, residual: Rows | undefined, empty: Slot) {
       has_residual: residual ? 1 : 0,
       residual_offset: (boundResidual?.offset ?? 0) / unit,
     },
-    bytesWritten: y.count * y.length * 4,
-    bytesRead: residual ? residual.count * residual.length * 4 : 0,
+    bytesWritten: rowBytes(y),
+    bytesRead: residual ? rowBytes(residual) : 0,
   };
+}
+
+/** Bytes of packed weights (shaders/shared/load_w_*.wgsl): `inner` rows and a bias of `outer4` groups of 4 channels. */
+export function weightBytes(dtype: WeightDtype, inner: number, outer4: number): number {
+  const rows = Math.ceil(inner / 4) * 4;
+  if (dtype === "i8") return rows * outer4 * 4 + 2 * outer4 * 16;
+  return (rows + 1) * outer4 * 4 * BYTES[dtype];
 }
 
 /** Stands for a binding that a step does not read. */

@@ -1,18 +1,24 @@
 import source from "../../shaders/prefix_moments.wgsl?raw";
-import { type Slot, type Step, type TileName, tilesOver, WORKGROUP_SIZE } from "../runtime/kernel.ts";
-import { bindRows, defineKernel, EMPTY, type Rows, variantsOf, workgroupsFor, xUniforms } from "./op.ts";
+import { type Slot, type Step, type TileName, tilesOver, type WeightDtype, WORKGROUP_SIZE } from "../runtime/kernel.ts";
+import { bindRows, defineKernel, EMPTY, type Rows, rowBytes, variantsOf, workgroupsFor, xUniforms } from "./op.ts";
 import type { Activation, TokenBlocks } from "./types.ts";
 
 export const prefixMoments = defineKernel({
   name: "prefix_moments",
   source,
   uses: ["tile", "load_x", "token_range", "search_table"],
-  variants: variantsOf({ x: ["vec4", "scalar"], activation: ["gelu", "tanh", "identity", "x_erf"], tile: ["8x4", "16x8"] }),
+  variants: variantsOf({
+    w: ["f32", "f16", "i8"],
+    x: ["vec4", "scalar", "half"],
+    activation: ["gelu", "tanh", "identity", "x_erf"],
+    tile: ["8x4", "16x8"],
+  }),
 });
 
 export interface PrefixMomentsArguments {
   readonly x: Rows;
   readonly w: Slot;
+  readonly weightDtype: WeightDtype;
   readonly rows: Slot;
   readonly activation: Activation;
   readonly order: number;
@@ -33,7 +39,7 @@ export function planPrefixMoments(a: PrefixMomentsArguments): Step {
   const stride4 = a.order * a.expand4;
   return {
     kernel: prefixMoments,
-    variant: { x: bound.vec4 ? "vec4" : "scalar", activation: a.activation, tile: a.tile },
+    variant: { x: bound.access, w: a.weightDtype, activation: a.activation, tile: a.tile },
     uniforms: {
       ...xUniforms(a.x, bound),
       ...a.blocks.uniforms,
@@ -47,7 +53,7 @@ export function planPrefixMoments(a: PrefixMomentsArguments): Step {
     },
     slots: { x: bound.slot, w: a.w, table: a.blocks.table ?? EMPTY, rows: a.rows },
     workgroups: workgroupsFor(Math.ceil((a.blocks.count * tilesOver(a.tile, 1, a.expand4)) / WORKGROUP_SIZE), a.maxWorkgroups),
-    bytesRead: a.x.count * a.x.length * 4 + a.w.size,
+    bytesRead: rowBytes(a.x) + a.w.size,
     bytesWritten: a.rows.size,
   };
 }

@@ -1,13 +1,13 @@
 import source from "../../shaders/select.wgsl?raw";
 import { SELECT_TILE_ROWS, type Slot, type Step, type Variant, WORKGROUP_SIZE } from "../runtime/kernel.ts";
-import { bindRows, bindY, defineKernel, EMPTY, type Rows, variantsOf, workgroupsFor, xUniforms } from "./op.ts";
+import { bindRows, bindY, defineKernel, EMPTY, type Rows, rowBytes, variantsOf, workgroupsFor, xUniforms } from "./op.ts";
 import type { MomentSource } from "./types.ts";
 
 export const select = defineKernel({
   name: "select",
   source,
   uses: ["tile", "load_x", "store_y", "row_moments", "search_table"],
-  variants: variantsOf({ x: ["vec4", "scalar"], y: ["vec4", "scalar"], lanes: [16, 32, 64] }),
+  variants: variantsOf({ x: ["vec4", "scalar", "half"], y: ["vec4", "scalar", "half"], lanes: [16, 32, 64] }),
 });
 
 /** Outputs that one workgroup can hold: 4 a lane. */
@@ -35,7 +35,7 @@ export function planSelect(a: SelectArguments): Step {
   const rowsOfGroup = (WORKGROUP_SIZE / lanes) * SELECT_TILE_ROWS;
   return {
     kernel: select,
-    variant: { x: bound.vec4 ? "vec4" : "scalar", y: y.vec4 ? "vec4" : "scalar", lanes },
+    variant: { x: bound.access, y: y.access, lanes },
     uniforms: {
       ...xUniforms(a.x, bound),
       ...y.uniforms,
@@ -48,7 +48,7 @@ export function planSelect(a: SelectArguments): Step {
     },
     slots: { x: bound.slot, w: a.w, w_out: a.wOut, moments: a.from.moments, rows: a.rows ?? EMPTY, table: a.from.table ?? EMPTY, ...y.slots },
     workgroups: workgroupsFor(Math.ceil(a.x.count / rowsOfGroup), a.maxWorkgroups),
-    bytesRead: a.x.count * a.x.length * 4 + a.w.size + a.wOut.size + a.from.moments.size + (a.rows?.size ?? 0) + y.bytesRead,
+    bytesRead: rowBytes(a.x) + a.w.size + a.wOut.size + a.from.moments.size + (a.rows?.size ?? 0) + y.bytesRead,
     bytesWritten: y.bytesWritten,
   };
 }

@@ -109,7 +109,7 @@ export class Gpu {
   }
 
   /** A storage buffer with these contents. @internal */
-  upload(label: string, data: Float32Array | Uint32Array | Uint8Array): GPUBuffer {
+  upload(label: string, data: Float32Array | Uint32Array | Uint16Array | Uint8Array): GPUBuffer {
     const buffer = this.createBuffer(label, Math.max(16, Math.ceil(data.byteLength / 4) * 4), USAGE.STORAGE | USAGE.COPY_SRC | USAGE.COPY_DST, true);
     new Uint8Array(buffer.getMappedRange()).set(new Uint8Array(data.buffer, data.byteOffset, data.byteLength));
     buffer.unmap();

@@ -11,12 +11,21 @@ export interface UniformField {
   readonly type: "u32" | "f32";
 }
 
+/** Storage of a tensor's elements. */
+export type Dtype = "f32" | "f16";
+/** Storage of weights: i8 has one scale a channel. */
+export type WeightDtype = "f32" | "f16" | "i8";
+
+export const BYTES: Readonly<Record<Dtype, number>> = { f32: 4, f16: 2 };
+
+/** How rows are read and written: whole vec4s of f32, element by element for lengths or positions that are not multiples of 4, or f16 in fours. */
+export type RowAccess = "vec4" | "scalar" | "half";
+
 /** Compile-time choices of a kernel; a kernel ignores those it has no use for. */
 export interface Variant {
-  /** How rows of x are loaded: whole vec4s, or element by element for lengths or positions that are not multiples of 4. */
-  readonly x?: "vec4" | "scalar";
-  /** The same for rows of y. */
-  readonly y?: "vec4" | "scalar";
+  readonly x?: RowAccess;
+  readonly y?: RowAccess;
+  readonly w?: WeightDtype;
   readonly activation?: "gelu" | "tanh" | "identity" | "x_erf" | "silu";
   /** Rows x channels of the register tile. */
   readonly tile?: TileName;

@@ -1,12 +1,14 @@
 import type { GPUBindGroup, GPUBuffer, GPUComputePassEncoder } from "../webgpu.ts";
 import type { Gpu } from "./gpu.ts";
-import { BIND_ALIGNMENT, packUniforms, type Step } from "./kernel.ts";
+import { BIND_ALIGNMENT, type Dtype, packUniforms, type Step } from "./kernel.ts";
 import { USAGE } from "./usage.ts";
 
 /** Memory that a kernel reads or writes. @internal */
 export interface BufferView {
   readonly buffer: GPUBuffer;
   readonly byteOffset: number;
+  /** Default f32. */
+  readonly dtype?: Dtype;
 }
 
 /** The part of an offset that a plan depends on: the rest is where its slots are bound from. */

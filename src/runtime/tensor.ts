@@ -1,6 +1,8 @@
-import { checkInteger, rangeError, raw, typeError } from "../checks.ts";
+import { checkInteger, checkOneOf, rangeError, raw, typeError } from "../checks.ts";
+import { decodeF16, encodeF16 } from "../half.ts";
 import type { GPUBuffer } from "../webgpu.ts";
 import { Gpu } from "./gpu.ts";
+import { BYTES, type Dtype } from "./kernel.ts";
 import { USAGE } from "./usage.ts";
 
 export type Shape = readonly number[];
@@ -15,42 +17,55 @@ export class Tensor {
   readonly buffer: GPUBuffer;
   readonly byteOffset: number;
   readonly shape: Shape;
-  readonly dtype: "f32" = "f32";
+  readonly dtype: Dtype;
   readonly #owned: boolean;
   #status: Promise<Error | undefined> | undefined;
   #destroyed = false;
 
-  private constructor(gpu: Gpu, buffer: GPUBuffer, byteOffset: number, shape: Shape, owned: boolean, status: Promise<Error | undefined> | undefined) {
+  private constructor(
+    gpu: Gpu,
+    buffer: GPUBuffer,
+    byteOffset: number,
+    shape: Shape,
+    dtype: Dtype,
+    owned: boolean,
+    status: Promise<Error | undefined> | undefined,
+  ) {
     this.gpu = gpu;
     this.buffer = buffer;
     this.byteOffset = byteOffset;
     this.shape = Object.freeze([...shape]);
+    this.dtype = dtype;
     this.#owned = owned;
     this.#status = status;
   }
 
-  /** Uploads `data`, whose length must be the product of `shape`. @throws TypeError, RangeError, GpuLostError */
-  static from(gpu: Gpu, data: Float32Array, shape: Shape): Tensor {
+  /**
+   * Uploads `data`, whose length must be the product of `shape`. With `dtype: "f16"` it is rounded to half precision, on any adapter.
+   * @throws TypeError, RangeError, GpuLostError
+   */
+  static from(gpu: Gpu, data: Float32Array, shape: Shape, options: { readonly dtype?: Dtype } = {}): Tensor {
     const where = "Tensor.from";
     checkGpu(where, gpu);
     if (!(data instanceof Float32Array)) throw typeError(where, "data", "be a Float32Array", data);
     const size = checkShape(where, shape);
     if (data.length !== size) throw rangeError(where, "data", `have ${size} elements for shape [${shape.join(", ")}]`, raw(`${data.length}`));
-    checkBytes(where, gpu, size * 4);
+    const dtype = checkDtype(where, options.dtype);
+    checkBytes(where, gpu, size * BYTES[dtype]);
     gpu.checkUsable(where);
-    const { result, status } = gpu.guard(where, () => gpu.upload("hom.tensor.buffer", data));
-    return new Tensor(gpu, result, 0, shape, true, status);
+    const { result, status } = gpu.guard(where, () => gpu.upload("hom.tensor.buffer", dtype === "f16" ? encodeF16(data) : data));
+    return new Tensor(gpu, result, 0, shape, dtype, true, status);
   }
 
   /**
    * Borrows a buffer with STORAGE usage; it is never destroyed here. `byteOffset` is a multiple of 4; 16-byte alignment keeps the
    * faster loads.
    */
-  static wrap(gpu: Gpu, buffer: GPUBuffer, shape: Shape, options: { byteOffset?: number; dtype?: "f32" } = {}): Tensor {
+  static wrap(gpu: Gpu, buffer: GPUBuffer, shape: Shape, options: { readonly byteOffset?: number; readonly dtype?: Dtype } = {}): Tensor {
     const where = "Tensor.wrap";
     checkGpu(where, gpu);
-    const { byteOffset = 0, dtype = "f32" } = options;
-    if (dtype !== "f32") throw typeError(where, "dtype", 'be "f32"', dtype);
+    const { byteOffset = 0 } = options;
+    const dtype = checkDtype(where, options.dtype);
     if (typeof buffer !== "object" || typeof buffer?.size !== "number" || typeof buffer.usage !== "number") {
       throw typeError(where, "buffer", "be a GPUBuffer", buffer);
     }
@@ -59,7 +74,7 @@ export class Tensor {
     }
     checkInteger(where, "byteOffset", byteOffset, 0);
     if (byteOffset % 4 !== 0) throw rangeError(where, "byteOffset", "be a multiple of 4", byteOffset);
-    const bytes = checkShape(where, shape) * 4;
+    const bytes = checkShape(where, shape) * BYTES[dtype];
     if (byteOffset + bytes > buffer.size) {
       throw rangeError(
         where,
@@ -69,19 +84,19 @@ export class Tensor {
       );
     }
     gpu.checkUsable(where);
-    return new Tensor(gpu, buffer, byteOffset, shape, false, undefined);
+    return new Tensor(gpu, buffer, byteOffset, shape, dtype, false, undefined);
   }
 
   /** A tensor of whatever the memory holds, to be written by a kernel. @internal */
-  static allocate(where: string, gpu: Gpu, label: string, shape: Shape): GPUBuffer {
-    const bytes = shape.reduce((a, b) => a * b, 1) * 4;
+  static allocate(where: string, gpu: Gpu, label: string, shape: Shape, dtype: Dtype = "f32"): GPUBuffer {
+    const bytes = Math.ceil((shape.reduce((a, b) => a * b, 1) * BYTES[dtype]) / 4) * 4;
     checkBytes(where, gpu, bytes);
     return gpu.createBuffer(label, Math.max(16, bytes), USAGE.STORAGE | USAGE.COPY_SRC | USAGE.COPY_DST);
   }
 
   /** @internal */
-  static adopt(gpu: Gpu, buffer: GPUBuffer, shape: Shape, status: Promise<Error | undefined>): Tensor {
-    return new Tensor(gpu, buffer, 0, shape, true, status);
+  static adopt(gpu: Gpu, buffer: GPUBuffer, shape: Shape, status: Promise<Error | undefined>, dtype: Dtype = "f32"): Tensor {
+    return new Tensor(gpu, buffer, 0, shape, dtype, true, status);
   }
 
   /** New contents: what to wait for before they are read. @internal */
@@ -103,7 +118,7 @@ export class Tensor {
     return this.#status ?? Promise.resolve(undefined);
   }
 
-  /** Copies the values back. @throws GpuLostError, GpuOutOfMemoryError when the device failed to compute them */
+  /** Copies the values back, as f32 whatever the storage. @throws GpuLostError, GpuOutOfMemoryError when the device failed to compute them */
   async read(): Promise<Float32Array<ArrayBuffer>> {
     const where = "Tensor.read";
     if (this.#destroyed) throw typeError(where, "tensor", "be alive", raw("a destroyed tensor"));
@@ -117,14 +132,15 @@ export class Tensor {
         "create it with GPUBufferUsage.COPY_SRC",
       );
     }
+    const size = this.size * BYTES[this.dtype];
     // The copy is submitted before anything is waited for: the caller may destroy the tensor meanwhile, as `using` does.
     const [failure, bytes] = await Promise.all([
       this.status,
-      this.gpu.readBytes(where, this.buffer, this.byteOffset, this.size * 4).catch((error: Error) => error),
+      this.gpu.readBytes(where, this.buffer, this.byteOffset, Math.ceil(size / 4) * 4).catch((error: Error) => error),
     ]);
     if (failure) throw failure;
     if (bytes instanceof Error) throw bytes;
-    return new Float32Array(bytes);
+    return this.dtype === "f16" ? decodeF16(new Uint16Array(bytes, 0, this.size)) : new Float32Array(bytes);
   }
 
   /** Frees the buffer, unless it was borrowed. Work already submitted still completes. */
@@ -146,6 +162,10 @@ export async function allOf(statuses: readonly (Promise<Error | undefined> | und
 
 export function checkGpu(where: string, gpu: unknown): asserts gpu is Gpu {
   if (!(gpu instanceof Gpu)) throw typeError(where, "gpu", "be what requestGpu() returned", gpu);
+}
+
+function checkDtype(where: string, dtype: Dtype = "f32"): Dtype {
+  return checkOneOf(where, "dtype", dtype, ["f32", "f16"]);
 }
 
 function checkShape(where: string, shape: Shape): number {

@@ -6,7 +6,7 @@
  */
 import { describe, raw, typeError } from "../checks.ts";
 import { WeightsError } from "../errors.ts";
-import { decodeBF16, decodeF16, encodeBF16, encodeF16 } from "./half.ts";
+import { decodeBF16, decodeF16, encodeBF16, encodeF16 } from "../half.ts";
 import { describeJson, isWellFormed, type Json, JsonNumber, JsonProblem, parseJson } from "./json.ts";
 
 /** Every dtype of the format in its order of alignment, which is the order (reversed) in which the tensors are written. */

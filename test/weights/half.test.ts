@@ -1,5 +1,5 @@
 import { describe, expect, it } from "vitest";
-import { decodeBF16, decodeF16, encodeBF16, encodeF16 } from "../../src/weights/half.ts";
+import { decodeBF16, decodeF16, encodeBF16, encodeF16 } from "../../src/half.ts";
 
 const ALL = Uint16Array.from({ length: 65536 }, (_, i) => i);
 

@@ -2,7 +2,7 @@ import { readdir } from "node:fs/promises";
 import fc from "fast-check";
 import { describe, expect, it } from "vitest";
 import { WeightsError } from "../../src/errors.ts";
-import { encodeBF16, encodeF16 } from "../../src/weights/half.ts";
+import { encodeBF16, encodeF16 } from "../../src/half.ts";
 import {
   parseSafetensors,
   type TensorSource,

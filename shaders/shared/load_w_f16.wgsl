@@ -1,0 +1,19 @@
+// Weights as in load_w_f32.wgsl, in f16: half the memory, and half the traffic where that is what a kernel waits for. Unpacked by core WGSL: no
+// feature is needed, and sums stay f32.
+
+alias WElement = vec2u;
+
+const W_SCALED: bool = false;
+
+fn load_w(i: u32) -> vec4f {
+  let v = w[i];
+  return vec4f(unpack2x16float(v.x), unpack2x16float(v.y));
+}
+
+fn w_bias(inner4: u32, stride4: u32, col: u32) -> vec4f {
+  return load_w(4u * inner4 * stride4 + col);
+}
+
+fn w_scale(inner4: u32, stride4: u32, col: u32) -> vec4f {
+  return vec4f(1.0);
+}
