@@ -9,6 +9,11 @@ fn load_w(i: u32) -> vec4f {
   return unpack4x8snorm(w[i]);
 }
 
+// The 4 rows of w from 4 * k on, for 4 channels; i is the element of the first.
+fn load_w_block(i: u32, k: u32, col: u32, inner4: u32, stride4: u32) -> mat4x4f {
+  return mat4x4f(load_w(i), load_w(i + stride4), load_w(i + 2u * stride4), load_w(i + 3u * stride4));
+}
+
 fn w_floats(first: u32) -> vec4f {
   return vec4f(bitcast<f32>(w[first]), bitcast<f32>(w[first + 1u]), bitcast<f32>(w[first + 2u]), bitcast<f32>(w[first + 3u]));
 }

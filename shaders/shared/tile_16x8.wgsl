@@ -32,11 +32,10 @@ fn tile_product(row: u32, last: u32, col: u32, inner4: u32, stride4: u32) -> Til
   let p13 = x_base(min(row + 13u, last));
   let p14 = x_base(min(row + 14u, last));
   let p15 = x_base(min(row + 15u, last));
-  let stride_2 = 2u * stride4;
-  let stride_3 = 3u * stride4;
   let stride_4 = 4u * stride4;
   var i = col;
-  var j = min(col + 1u, stride4 - 1u);
+  let next = min(col + 1u, stride4 - 1u);
+  var j = next;
   var a0 = vec4f();
   var b0 = vec4f();
   var a1 = vec4f();
@@ -70,8 +69,8 @@ fn tile_product(row: u32, last: u32, col: u32, inner4: u32, stride4: u32) -> Til
   var a15 = vec4f();
   var b15 = vec4f();
   for (var k = 0u; k < inner4; k++) {
-    let m = mat4x4f(load_w(i), load_w(i + stride4), load_w(i + stride_2), load_w(i + stride_3));
-    let n = mat4x4f(load_w(j), load_w(j + stride4), load_w(j + stride_2), load_w(j + stride_3));
+    let m = load_w_block(i, k, col, inner4, stride4);
+    let n = load_w_block(j, k, next, inner4, stride4);
     i += stride_4;
     j += stride_4;
     let x0 = load_x(p0, k);

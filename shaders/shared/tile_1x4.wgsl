@@ -11,13 +11,11 @@ struct Tile {
 // sum over inner of x[row, inner] * w[inner, col]
 fn tile_product(row: u32, last: u32, col: u32, inner4: u32, stride4: u32) -> Tile {
   let p0 = x_base(min(row, last));
-  let stride_2 = 2u * stride4;
-  let stride_3 = 3u * stride4;
   let stride_4 = 4u * stride4;
   var i = col;
   var r0 = vec4f();
   for (var k = 0u; k < inner4; k++) {
-    r0 += mat4x4f(load_w(i), load_w(i + stride4), load_w(i + stride_2), load_w(i + stride_3)) * load_x(p0, k);
+    r0 += load_w_block(i, k, col, inner4, stride4) * load_x(p0, k);
     i += stride_4;
   }
   return Tile(r0);

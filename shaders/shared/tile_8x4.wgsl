@@ -20,8 +20,6 @@ fn tile_product(row: u32, last: u32, col: u32, inner4: u32, stride4: u32) -> Til
   let p5 = x_base(min(row + 5u, last));
   let p6 = x_base(min(row + 6u, last));
   let p7 = x_base(min(row + 7u, last));
-  let stride_2 = 2u * stride4;
-  let stride_3 = 3u * stride4;
   let stride_4 = 4u * stride4;
   var i = col;
   var a0 = vec4f();
@@ -33,7 +31,7 @@ fn tile_product(row: u32, last: u32, col: u32, inner4: u32, stride4: u32) -> Til
   var a6 = vec4f();
   var a7 = vec4f();
   for (var k = 0u; k < inner4; k++) {
-    let m = mat4x4f(load_w(i), load_w(i + stride4), load_w(i + stride_2), load_w(i + stride_3));
+    let m = load_w_block(i, k, col, inner4, stride4);
     i += stride_4;
     a0 += m * load_x(p0, k);
     a1 += m * load_x(p1, k);

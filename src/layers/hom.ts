@@ -31,7 +31,7 @@ export interface HomConfig {
    * `shader-f16`, and needs a `dim` that is a multiple of 4. Sums are f32 always; inputs may be of either type. Default `"f32"`.
    */
   readonly dtype?: Dtype;
-  /** Storage of the weights: `"i8"` keeps a byte a weight and one scale a channel. Default: `dtype`. */
+  /** Storage of the weights: `"i8"` keeps a byte a weight and one scale a channel, `"i4"` half a byte and a scale for every 32 inputs. Default: `dtype`. */
   readonly weightDtype?: WeightDtype;
   /** Bytes of scratch memory that one call may use, whatever its lengths. Default 64 MiB. */
   readonly scratchBudget?: number;
@@ -397,7 +397,7 @@ function checkConfig(where: string, config: HomConfig, gpu: Gpu): Required<HomCo
   const orderExpand = checkInteger(where, "orderExpand", config.orderExpand, 1, 1024);
   checkOneOf(where, "activation", activation, ACTIVATIONS);
   checkOneOf(where, "dtype", dtype, ["f32", "f16"]);
-  checkOneOf(where, "weightDtype", weightDtype, ["f32", "f16", "i8"]);
+  checkOneOf(where, "weightDtype", weightDtype, ["f32", "f16", "i8", "i4"]);
   if (dtype === "f16" && dim % 4 !== 0)
     throw rangeError(where, "dim", 'be a multiple of 4 for dtype "f16"', dim, 'use dtype "f32", with weightDtype "f16" for smaller weights');
   if (typeof bias !== "boolean") throw typeError(where, "bias", "be true or false", bias);

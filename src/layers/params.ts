@@ -1,5 +1,6 @@
 import { WeightsError } from "../errors.ts";
-import { encodeF16 } from "../half.ts";
+import { decodeF16, encodeF16 } from "../half.ts";
+import { I4_GROUP } from "../ops/op.ts";
 import type { WeightDtype } from "../runtime/kernel.ts";
 
 /** Channels as the kernels see them: `count` stretches of `width`, each padded to a multiple of 4. */
@@ -54,13 +55,17 @@ export function encodeWeights(where: string, packed: Float32Array, outer: number
     if (bad !== -1) throw new WeightsError(`${where}: weights must be below ${F16_LIMIT} to be stored in f16, got ${packed[bad]}; store them in f32`);
     return encodeF16(packed);
   }
+  return dtype === "i8" ? encodeI8(packed, outer) : encodeI4(packed, outer);
+}
+
+/** A byte a weight, one scale a channel. */
+function encodeI8(packed: Float32Array, outer: number): Uint32Array {
   const inner = packed.length / outer - 1;
   const words = new Uint32Array((inner * outer) / 4 + 2 * outer);
   const bytes = new Int8Array(words.buffer);
   const floats = new Float32Array(words.buffer, inner * outer);
   for (let channel = 0; channel < outer; channel++) {
-    let scale = 0;
-    for (let row = 0; row < inner; row++) scale = Math.max(scale, Math.abs(packed[row * outer + channel] ?? 0));
+    const scale = largest(packed, outer, channel, 0, inner);
     for (let row = 0; row < inner && scale > 0; row++) {
       bytes[row * outer + channel] = Math.round(((packed[row * outer + channel] ?? 0) / scale) * 127);
     }
@@ -68,6 +73,39 @@ export function encodeWeights(where: string, packed: Float32Array, outer: number
     floats[outer + channel] = packed[inner * outer + channel] ?? 0;
   }
   return words;
+}
+
+/** Half a byte a weight, an f16 scale for I4_GROUP inputs of a channel. */
+function encodeI4(packed: Float32Array, outer: number): Uint32Array {
+  const inner = packed.length / outer - 1;
+  const groups = Math.ceil(inner / I4_GROUP);
+  const weightWords = (inner * outer) / 8;
+  const words = new Uint32Array(weightWords + (groups * outer) / 2 + outer);
+  const scales = new Uint16Array(words.buffer, weightWords * 4, groups * outer);
+  new Float32Array(words.buffer, (weightWords + (groups * outer) / 2) * 4).set(packed.subarray(inner * outer));
+  for (let channel = 0; channel < outer; channel++) {
+    for (let group = 0; group < groups; group++) {
+      const first = group * I4_GROUP;
+      const end = Math.min(first + I4_GROUP, inner);
+      // The scale as it is stored, so that the weights are rounded to what it can give.
+      const stored = encodeF16(Float32Array.of(largest(packed, outer, channel, first, end) / 7));
+      scales[group * outer + channel] = stored[0] ?? 0;
+      const [scale = 0] = decodeF16(stored);
+      for (let row = first; row < end; row++) {
+        const value = scale === 0 ? 0 : Math.max(-7, Math.min(7, Math.round((packed[row * outer + channel] ?? 0) / scale)));
+        const word = Math.floor(row / 2) * (outer / 4) + Math.floor(channel / 4);
+        words[word] = (words[word] ?? 0) | ((value + 8) << (16 * (row % 2) + 4 * (channel % 4)));
+      }
+    }
+  }
+  return words;
+}
+
+/** The largest absolute value of a channel's rows. */
+function largest(packed: Float32Array, outer: number, channel: number, first: number, end: number): number {
+  let max = 0;
+  for (let row = first; row < end; row++) max = Math.max(max, Math.abs(packed[row * outer + channel] ?? 0));
+  return max;
 }
 
 /** From here on a value rounds to infinity in f16. */

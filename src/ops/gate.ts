@@ -7,7 +7,7 @@ export const gate = defineKernel({
   name: "gate",
   source,
   uses: ["tile", "load_x", "row_moments", "search_table"],
-  variants: variantsOf({ w: ["f32", "f16", "i8"], x: ["vec4", "scalar", "half"], tile: ["1x4", "8x4", "16x8"] }),
+  variants: variantsOf({ w: ["f32", "f16", "i8", "i4"], x: ["vec4", "scalar", "half"], tile: ["1x4", "8x4", "16x8"] }),
 });
 
 export interface GateArguments {

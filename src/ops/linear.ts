@@ -7,7 +7,7 @@ export const linear = defineKernel({
   source,
   uses: ["tile", "load_x", "store_y"],
   variants: variantsOf({
-    w: ["f32", "f16", "i8"],
+    w: ["f32", "f16", "i8", "i4"],
     x: ["vec4", "scalar", "half"],
     y: ["vec4", "scalar", "half"],
     activation: ["identity", "gelu", "silu"],

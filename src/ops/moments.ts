@@ -8,7 +8,7 @@ export const moments = defineKernel({
   source,
   uses: ["tile", "load_x", "token_range", "search_table"],
   variants: variantsOf({
-    w: ["f32", "f16", "i8"],
+    w: ["f32", "f16", "i8", "i4"],
     x: ["vec4", "scalar", "half"],
     activation: ["gelu", "tanh", "identity", "x_erf"],
     tile: ["8x4", "16x8"],

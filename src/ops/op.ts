@@ -1,6 +1,7 @@
 import activations from "../../shaders/shared/activations.wgsl?raw";
 import weightsF16 from "../../shaders/shared/load_w_f16.wgsl?raw";
 import weightsF32 from "../../shaders/shared/load_w_f32.wgsl?raw";
+import weightsI4 from "../../shaders/shared/load_w_i4.wgsl?raw";
 import weightsI8 from "../../shaders/shared/load_w_i8.wgsl?raw";
 import loadHalf from "../../shaders/shared/load_x_half.wgsl?raw";
 import loadScalar from "../../shaders/shared/load_x_scalar.wgsl?raw";
@@ -34,7 +35,7 @@ import {
 
 const LOAD_X: Readonly<Record<RowAccess, string>> = { vec4: loadVec4, scalar: loadScalar, half: loadHalf };
 const STORE_Y: Readonly<Record<RowAccess, string>> = { vec4: storeVec4, scalar: storeScalar, half: storeHalf };
-const LOAD_W: Readonly<Record<WeightDtype, string>> = { f32: weightsF32, f16: weightsF16, i8: weightsI8 };
+const LOAD_W: Readonly<Record<WeightDtype, string>> = { f32: weightsF32, f16: weightsF16, i8: weightsI8, i4: weightsI4 };
 const TILE: Readonly<Record<TileName, readonly string[]>> = { "1x4": [tile1x4], "8x4": [tile8x4, quad], "16x8": [tile16x8, quad] };
 
 type SharedFile = "tile" | "load_x" | "store_y" | "row_moments" | "search_table" | "state_levels" | "token_range";
@@ -192,10 +193,14 @@ export function bindY(y: Rows, residual: Rows | undefined, empty: Slot) {
   };
 }
 
+/** Inputs of a channel that share a scale in i4. */
+export const I4_GROUP = 32;
+
 /** Bytes of packed weights (shaders/shared/load_w_*.wgsl): `inner` rows and a bias of `outer4` groups of 4 channels. */
 export function weightBytes(dtype: WeightDtype, inner: number, outer4: number): number {
   const rows = Math.ceil(inner / 4) * 4;
   if (dtype === "i8") return rows * outer4 * 4 + 2 * outer4 * 16;
+  if (dtype === "i4") return (rows / 2 + 2 * Math.ceil(rows / I4_GROUP)) * outer4 * 4 + outer4 * 16;
   return (rows + 1) * outer4 * 4 * BYTES[dtype];
 }
 

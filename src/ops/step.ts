@@ -8,7 +8,7 @@ export const step = defineKernel({
   source,
   uses: ["tile", "load_x", "state_levels"],
   variants: variantsOf({
-    w: ["f32", "f16", "i8"],
+    w: ["f32", "f16", "i8", "i4"],
     x: ["vec4", "scalar", "half"],
     activation: ["gelu", "tanh", "identity", "x_erf"],
     tile: ["1x4", "8x4"],

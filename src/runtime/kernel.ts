@@ -13,8 +13,8 @@ export interface UniformField {
 
 /** Storage of a tensor's elements. */
 export type Dtype = "f32" | "f16";
-/** Storage of weights: i8 has one scale a channel. */
-export type WeightDtype = "f32" | "f16" | "i8";
+/** Storage of weights: i8 has one scale a channel, i4 one for every 32 inputs of a channel. */
+export type WeightDtype = "f32" | "f16" | "i8" | "i4";
 
 export const BYTES: Readonly<Record<Dtype, number>> = { f32: 4, f16: 2 };
 

@@ -5,7 +5,7 @@ import { HomStream, homReference } from "../../src/reference/index.ts";
 import { normals, randomParams } from "../reference/inputs.ts";
 import { expectClose } from "../support/compare.ts";
 import { getDevice } from "../support/gpu.ts";
-import { LAYER_F16, LAYER_F32, LAYER_I8 } from "../support/tolerances.ts";
+import { LAYER_F16, LAYER_F32, LAYER_I4, LAYER_I8 } from "../support/tolerances.ts";
 
 const gpu = await requestGpu({ device: await getDevice() });
 const adapter = gpu.info.description;
@@ -19,21 +19,33 @@ function paramsOf(seed: number, shape: { dim: number; order: number; orderExpand
   return Object.fromEntries(Object.entries(randomParams(seed, shape)).map(([key, values]) => [key, Float32Array.from(values)]));
 }
 
-/** What is left of the weights after storing them: biases are kept whole by i8, rounded by f16. */
-function stored(params: Params, dtype: "f32" | "f16" | "i8"): Params {
+type Shape = { dim: number; order: number; orderExpand: number };
+
+/** What is left of the weights after storing them: i8 and i4 keep biases whole, f16 rounds them. */
+function stored(params: Params, dtype: "f32" | "f16" | "i8" | "i4", { dim, orderExpand }: Shape): Params {
   if (dtype === "f32") return params;
+  const width = orderExpand * dim;
   return Object.fromEntries(
     Object.entries(params).map(([key, values]) => {
       if (dtype === "f16") return [key, rounded(values)];
       if (key.endsWith("bias")) return [key, values];
-      const rows = params[key.replace("weight", "bias")]!.length;
-      const length = values.length / rows;
+      const channels = params[key.replace("weight", "bias")]!.length;
+      const length = values.length / channels;
+      // The output projection's inputs are the orders' channels, each order padded to a multiple of 4.
+      const row = (i: number) => (key === "ag_proj.weight" ? Math.floor(i / width) * Math.ceil(width / 4) * 4 + (i % width) : i);
+      const group = (i: number) => (dtype === "i8" ? 0 : Math.floor(row(i) / 32));
+      const largest = new Map<string, number>();
+      const place = (index: number) => `${Math.floor(index / length)} ${group(index % length)}`;
+      values.forEach((value, index) => {
+        largest.set(place(index), Math.max(largest.get(place(index)) ?? 0, Math.abs(value)));
+      });
       return [
         key,
-        values.map((value, i) => {
-          const row = values.subarray(Math.floor(i / length) * length, (Math.floor(i / length) + 1) * length);
-          const scale = row.reduce((max, v) => Math.max(max, Math.abs(v)), 0);
-          return scale === 0 ? 0 : (Math.round((value / scale) * 127) / 127) * scale;
+        values.map((value, index) => {
+          const max = largest.get(place(index))!;
+          const step = dtype === "i8" ? max / 127 : rounded(Float32Array.of(max / 7))[0]!;
+          const most = dtype === "i8" ? 127 : 7;
+          return step === 0 ? 0 : Math.max(-most, Math.min(most, Math.round(value / step))) * step;
         }),
       ];
     }),
@@ -47,7 +59,7 @@ const masks: { name: string; mask: MaskSpec | undefined }[] = [
 ];
 
 describe("stored weights", () => {
-  for (const weightDtype of ["f16", "i8"] as const) {
+  for (const weightDtype of ["f16", "i8", "i4"] as const) {
     for (const dim of [7, 16, 36]) {
       it.each(masks)(`${weightDtype}, dim ${dim}, $name: exactly what is stored, and near the original`, async ({ mask }) => {
         const shape = { dim, order: 3, orderExpand: 2 };
@@ -58,34 +70,40 @@ describe("stored weights", () => {
         using input = Tensor.from(gpu, x, [2, 37, dim]);
         using output = layer.forward(input, { mask });
         const y = await output.read();
-        const own = homReference(shape, stored(params, weightDtype) as never, args);
+        const own = homReference(shape, stored(params, weightDtype, shape) as never, args);
         expectClose(y, own, { relL2: LAYER_F32, what: `${weightDtype} against its own weights`, adapter });
         const original = homReference(shape, params as never, args);
-        expectClose(y, original, { relL2: weightDtype === "f16" ? LAYER_F16 : LAYER_I8, what: `${weightDtype} against f32 weights`, adapter });
+        expectClose(y, original, {
+          relL2: { f16: LAYER_F16, i8: LAYER_I8, i4: LAYER_I4 }[weightDtype],
+          what: `${weightDtype} against f32 weights`,
+          adapter,
+        });
         // The same weights in f32 would be closer than that: the storage is what is measured.
         expect(() => expectClose(y, original, { relL2: LAYER_F32, what: "" })).toThrow();
       });
     }
   }
 
-  it("take half and a quarter of the memory", async () => {
+  it("take a half, a quarter and a seventh of the memory", async () => {
     const shape = { dim: 64, order: 2, orderExpand: 2 };
     const bytes: number[] = [];
-    for (const weightDtype of ["f32", "f16", "i8"] as const) {
+    for (const weightDtype of ["f32", "f16", "i8", "i4"] as const) {
       using layer = await HomLayer.create(gpu, { ...shape, weightDtype }, paramsOf(1, shape));
       bytes.push(layer.weightBytes);
     }
     expect(bytes[1]! / bytes[0]!).toBe(0.5);
     expect(bytes[2]! / bytes[0]!).toBeGreaterThan(0.25);
     expect(bytes[2]! / bytes[0]!).toBeLessThan(0.28);
+    expect(bytes[3]! / bytes[0]!).toBeGreaterThan(4.5 / 32);
+    expect(bytes[3]! / bytes[0]!).toBeLessThan(0.16);
   });
 
   it("serve streams, and refuse what f16 cannot hold", async () => {
     const shape = { dim: 12, order: 2, orderExpand: 1 };
     const params = paramsOf(2, shape);
-    for (const weightDtype of ["f16", "i8"] as const) {
+    for (const weightDtype of ["f16", "i8", "i4"] as const) {
       using layer = await HomLayer.create(gpu, { ...shape, weightDtype }, params);
-      const twin = new HomStream(shape, stored(params, weightDtype) as never);
+      const twin = new HomStream(shape, stored(params, weightDtype, shape) as never);
       using state = layer.createState();
       for (const n of [1, 5, 1, 1]) {
         const x = floats(n, n * 12);
@@ -126,7 +144,7 @@ describe("half-precision tensors", () => {
     using y = layer.forward(query, { context: other, residual });
     expect(y.dtype).toBe(types.dtype);
     const half = (values: Float32Array, dtype: string) => (dtype === "f16" ? rounded(values) : values);
-    const plain = homReference(shape, stored(params, types.dtype) as never, {
+    const plain = homReference(shape, stored(params, types.dtype, shape) as never, {
       query: half(x, types.query),
       context: half(context, types.context),
       batch: 3,
@@ -139,7 +157,7 @@ describe("half-precision tensors", () => {
 
   it("stream, chunk by chunk", async () => {
     using layer = await HomLayer.create(gpu, { ...shape, dtype: "f16" }, params);
-    const twin = new HomStream(shape, stored(params, "f16") as never);
+    const twin = new HomStream(shape, stored(params, "f16", shape) as never);
     using state = layer.createState();
     for (const n of [1, 30, 1]) {
       const tokens = rounded(floats(n + 6, n * 20));
