@@ -3,6 +3,7 @@ export { type HomConfig, type HomForwardOptions, HomLayer, type HomParams, type 
 export { HomMask, type MaskShape, type MaskSpec } from "./layers/mask.ts";
 export { HomState, type HomStateConfig } from "./layers/state.ts";
 export type { AppendOptions, QueryOptions, StepOptions } from "./layers/stream.ts";
+export { type TuneOptions, tune } from "./layers/tune.ts";
 export type { Activation } from "./ops/types.ts";
 export { Gpu, type GpuInfo, type GpuLimits, type RequestGpuOptions, requestGpu } from "./runtime/gpu.ts";
 export { type Shape, Tensor } from "./runtime/tensor.ts";

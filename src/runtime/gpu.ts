@@ -4,7 +4,7 @@ import type { GPUAdapter, GPUBuffer, GPUComputePassEncoder, GPUDevice } from "..
 import type { Kernel, Variant } from "./kernel.ts";
 import { Pipelines } from "./pipelines.ts";
 import { ScratchPool } from "./scratch.ts";
-import { type Tuning, tuningFor } from "./tuning.ts";
+import { checkedTuning, type Tuning } from "./tuning.ts";
 import { USAGE } from "./usage.ts";
 
 /** Features that kernels can use; each is asked for where the adapter has it and none is needed. */
@@ -74,7 +74,7 @@ export class Gpu {
       maxStorageBufferBindingSize: device.limits.maxStorageBufferBindingSize,
       maxComputeWorkgroupsPerDimension: device.limits.maxComputeWorkgroupsPerDimension,
     };
-    this.tuning = { ...tuningFor(info), ...tuning };
+    this.tuning = checkedTuning("requestGpu", info, tuning);
     this.lost = device.lost.then(({ reason, message }) => {
       this.#lostBecause ??= message || reason;
       return { reason, message };

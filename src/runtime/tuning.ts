@@ -1,3 +1,4 @@
+import { checkInteger, checkObject, checkOneOf, rangeError } from "../checks.ts";
 import type { TileName } from "./kernel.ts";
 
 /** What a kernel's host half may choose by the adapter. Results differ in rounding only, and not at all on one adapter. */
@@ -26,6 +27,20 @@ export interface AdapterDescription {
  */
 const software: Tuning = { tile: "16x8", blockTokens: 128, prefixBlockTokens: 64, fusedSelectMaxDim: 0 };
 const gpu: Tuning = { tile: "8x4", blockTokens: 64, prefixBlockTokens: 32, fusedSelectMaxDim: 128 };
+
+/** A tuning for this adapter with the caller's choices in it, for example what `tune` found earlier. @throws TypeError, RangeError */
+export function checkedTuning(where: string, adapter: AdapterDescription, choices: Partial<Tuning> = {}): Tuning {
+  checkObject(where, "tuning", choices, Object.keys(gpu));
+  const tuning = { ...tuningFor(adapter), ...choices };
+  checkOneOf(where, "tuning.tile", tuning.tile, ["8x4", "16x8"]);
+  for (const key of ["blockTokens", "prefixBlockTokens"] as const) {
+    const value = checkInteger(where, `tuning.${key}`, tuning[key], 8, 1024);
+    // Halved until a block fits a kernel's loop limit, and cut where register tiles and block-causal masks of 2, 4 and 8 tokens are.
+    if ((value & (value - 1)) !== 0) throw rangeError(where, `tuning.${key}`, "be a power of two", value);
+  }
+  checkInteger(where, "tuning.fusedSelectMaxDim", tuning.fusedSelectMaxDim, 0);
+  return tuning;
+}
 
 export function tuningFor(adapter: AdapterDescription): Tuning {
   return adapter.software ? software : gpu;

@@ -1,0 +1,71 @@
+import { checkInteger, checkObject } from "../checks.ts";
+import { SELECT_MAX_DIM } from "../ops/select.ts";
+import { Gpu } from "../runtime/gpu.ts";
+import { checkGpu, Tensor } from "../runtime/tensor.ts";
+import type { Tuning } from "../runtime/tuning.ts";
+import { HomLayer } from "./hom.ts";
+
+export interface TuneOptions {
+  /** The layer to tune for. Default: 128, order 2, expansion 2. */
+  readonly dim?: number;
+  readonly order?: number;
+  readonly orderExpand?: number;
+  /** Tokens of a call. Default 512. */
+  readonly tokens?: number;
+  /** Time to spend on measuring, in milliseconds; compiling comes on top. Default 300. */
+  readonly milliseconds?: number;
+}
+
+/**
+ * Measures which register tile and which form of the selection this adapter runs fastest, and returns the tuning: a plain object, to keep
+ * (as JSON) and to pass to `requestGpu({ device, tuning })`. Every tuning gives right results; they differ in speed, and in rounding.
+ *
+ * @example
+ * const tuning = await tune(gpu, { dim: 512 });
+ * const tuned = await requestGpu({ device: gpu.device, tuning });
+ */
+export async function tune(gpu: Gpu, options: TuneOptions = {}): Promise<Tuning> {
+  const where = "tune";
+  checkGpu(where, gpu);
+  checkObject(where, "options", options, ["dim", "order", "orderExpand", "tokens", "milliseconds"]);
+  const { dim = 128, order = 2, orderExpand = 2, tokens = 512, milliseconds = 300 } = options;
+  checkInteger(where, "tokens", tokens, 1, 1 << 20);
+  checkInteger(where, "milliseconds", milliseconds, 1, 60_000);
+  gpu.checkUsable(where);
+  const forms = dim <= SELECT_MAX_DIM ? [0, SELECT_MAX_DIM] : [0];
+  const candidates = (["8x4", "16x8"] as const).flatMap((tile) => forms.map((fusedSelectMaxDim) => ({ ...gpu.tuning, tile, fusedSelectMaxDim })));
+  const M = order * orderExpand * dim;
+  const ramp = (length: number) => Float32Array.from({ length }, (_, i) => ((i * 37) % 101) / 101 - 0.5);
+  const params = { "ho_proj.weight": ramp(M * dim), "se_proj.weight": ramp(M * dim), "ag_proj.weight": ramp(dim * M) };
+  const runs: { tuning: Tuning; run: () => Promise<number>; times: number[]; free: () => void }[] = [];
+  try {
+    for (const tuning of candidates) {
+      const own = new Gpu(gpu.device, false, gpu.info, tuning);
+      const layer = await HomLayer.create(own, { dim, order, orderExpand, bias: false }, params);
+      const x = Tensor.from(own, ramp(tokens * dim), [1, tokens, dim]);
+      const out = Tensor.from(own, ramp(tokens * dim), [1, tokens, dim]);
+      const run = async () => {
+        const start = performance.now();
+        layer.forward(x, { out });
+        await own.device.queue.onSubmittedWorkDone();
+        return performance.now() - start;
+      };
+      const free = () => {
+        for (const part of [layer, x, out, own]) part.destroy();
+      };
+      runs.push({ tuning, run, times: [], free });
+      await run();
+    }
+    // In turn, so that a slow moment of the machine meets all of them.
+    const end = performance.now() + milliseconds;
+    do {
+      for (const { run, times } of runs) times.push(await run());
+    } while (performance.now() < end);
+    const median = (times: number[]) => times.sort((a, b) => a - b)[times.length >> 1] ?? Number.POSITIVE_INFINITY;
+    const [best] = runs.map(({ tuning, times }) => ({ tuning, time: median(times) })).sort((a, b) => a.time - b.time);
+    gpu.checkUsable(where);
+    return best?.tuning ?? gpu.tuning;
+  } finally {
+    for (const { free } of runs) free();
+  }
+}
