@@ -1,16 +1,15 @@
 import { checkInteger, checkObject, rangeError, raw, typeError } from "../checks.ts";
 import { planEmbed } from "../ops/embed.ts";
-import { planSample } from "../ops/sample.ts";
 import type { Gpu } from "../runtime/gpu.ts";
 import { type BufferView, Program } from "../runtime/program.ts";
 import { ProgramCache } from "../runtime/program_cache.ts";
 import { checkGpu, Tensor } from "../runtime/tensor.ts";
-import { USAGE } from "../runtime/usage.ts";
 import type { GPUBuffer, GPUCommandEncoder, GPUComputePassEncoder } from "../webgpu.ts";
+import { Decoder } from "./decoder.ts";
 import { HlmState, POSITION_CHUNK } from "./hlm_state.ts";
 import { checkHlmConfig, type HlmConfig, type HlmParts, type HlmWeights, loadHlm } from "./hlm_weights.ts";
-import { checkSampling, type Sampling, type SamplingOptions } from "./sampling.ts";
-import { TokenReader } from "./token_reader.ts";
+import { positionFeatures } from "./positions.ts";
+import { checkSampling, type SamplingOptions } from "./sampling.ts";
 
 export interface HlmForwardOptions {
   /** Default 1. */
@@ -138,7 +137,7 @@ export class Hlm {
         free.push(() => buffer.destroy());
         return buffer;
       };
-      const features = upload("hom.positions.features", this.#features(places));
+      const features = upload("hom.positions.features", positionFeatures(this.#parts.freqs, places));
       const run: Run = {
         rows,
         ids: upload("hom.embed.ids", new Uint32Array(tokenIds)),
@@ -358,7 +357,7 @@ export class Hlm {
       if (decoding) state.cachedFrom = first;
       else positions = this.#scratch("positions", n, this.config.dim).buffer;
       const places = Array.from({ length: count }, (_, i) => position + i);
-      const features = gpu.upload("hom.positions.features", this.#features(places));
+      const features = gpu.upload("hom.positions.features", positionFeatures(this.#parts.freqs, places));
       free.push(() => features.destroy());
       const pass = encoder.beginComputePass({ label: "hom.positions.pass" });
       this.#recordPositions(pass, features, positions, count);
@@ -402,20 +401,6 @@ export class Hlm {
     return [x, this.#scratch("x1", rows, dim)];
   }
 
-  /** [cos(p·f) | sin(p·f)] of each position, in float64: WGSL's own sine and cosine lose digits with the angle. */
-  #features(positions: readonly number[]): Float32Array<ArrayBuffer> {
-    const { freqs } = this.#parts;
-    const half = freqs.length;
-    const features = new Float32Array(positions.length * 2 * half);
-    positions.forEach((position, row) => {
-      freqs.forEach((frequency, j) => {
-        features[row * 2 * half + j] = Math.cos(position * frequency);
-        features[row * 2 * half + half + j] = Math.sin(position * frequency);
-      });
-    });
-    return features;
-  }
-
   #scratch(role: string, rows: number, width: number): BufferView {
     return { buffer: this.gpu.scratch(role, rows * width * 4), byteOffset: 0 };
   }
@@ -449,50 +434,6 @@ export class Hlm {
 }
 
 const CAUSAL = { plan: { kind: "causal", ahead: 1 }, uploads: {}, key: "causal" } as const;
-
-/** Logits, the token sampled from them, and its way back to the host. */
-class Decoder {
-  readonly logits: GPUBuffer;
-  readonly ids: GPUBuffer;
-  readonly #gpu: Gpu;
-  readonly #entry: GPUBuffer;
-  readonly #program: Program;
-  readonly #reader: TokenReader;
-  #step = 0;
-  #recorded: ((where: string) => Promise<number>) | undefined;
-
-  constructor(gpu: Gpu, vocabulary: number, sampling: Sampling) {
-    const usage = USAGE.STORAGE | USAGE.COPY_SRC | USAGE.COPY_DST;
-    this.#gpu = gpu;
-    this.logits = gpu.createBuffer("hom.decoder.logits", Math.max(16, vocabulary * 4), usage);
-    this.ids = gpu.createBuffer("hom.decoder.ids", 16, usage);
-    this.#entry = gpu.createBuffer("hom.decoder.entry", 16, usage);
-    const slot = (buffer: string, size: number) => ({ buffer, offset: 0, size });
-    const slots = { logits: slot("logits", this.logits.size), entry: slot("entry", 16), ids: slot("ids", 16) };
-    this.#program = new Program(gpu, [planSample({ ...slots, batch: 1, vocabulary, ...sampling })], new Map());
-    this.#reader = new TokenReader(gpu);
-  }
-
-  /** Draws the next token from the logits. */
-  record(pass: GPUComputePassEncoder): void {
-    this.#gpu.device.queue.writeBuffer(this.#entry, 0, Uint32Array.of(this.#step++));
-    this.#program.record(pass, { logits: this.logits, entry: this.#entry, ids: this.ids });
-  }
-
-  recordRead(encoder: GPUCommandEncoder): void {
-    this.#recorded = this.#reader.record(encoder, this.ids);
-  }
-
-  /** The token whose copy was recorded last, and has been submitted. */
-  read(where: string): Promise<number> {
-    if (!this.#recorded) throw new Error("Hlm: no token was drawn");
-    return this.#recorded(where);
-  }
-
-  destroy(): void {
-    for (const part of [this.logits, this.ids, this.#entry, this.#program, this.#reader]) part.destroy();
-  }
-}
 
 function checkOffsets(where: string, offset: number | Int32Array, batch: number): Int32Array {
   if (typeof offset === "number") return new Int32Array(batch).fill(checkInteger(where, "posOffset", offset, 0, 0x7fffffff));
