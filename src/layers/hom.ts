@@ -1,5 +1,6 @@
-import { checkInteger, checkObject, checkOneOf, rangeError, raw, typeError } from "../checks.ts";
+import { checkInteger, checkObject, checkOneOf, describe, rangeError, raw, typeError } from "../checks.ts";
 import { WeightsError } from "../errors.ts";
+import { weightBytes } from "../ops/op.ts";
 import { ACTIVATIONS, type Activation } from "../ops/types.ts";
 import type { Gpu } from "../runtime/gpu.ts";
 import type { Dtype, WeightDtype } from "../runtime/kernel.ts";
@@ -10,7 +11,7 @@ import type { GPUBuffer, GPUCommandEncoder, GPUComputePassEncoder } from "../web
 import { type HomCall, minimumScratch, planHom } from "./hom_plan.ts";
 import { HomMask, type MaskShape, type MaskSpec, type ResolvedMask, resolveMask, uploadMask } from "./mask.ts";
 import { encodeWeights, packLinear, padded } from "./params.ts";
-import { blockTokensFor } from "./planner.ts";
+import { blockTokensFor, momentLayout } from "./planner.ts";
 import { checkWindow, HomState } from "./state.ts";
 import { type AppendOptions, HomStream, type QueryOptions, type StepOptions } from "./stream.ts";
 import { checkOutput, checkTensor } from "./tensor_checks.ts";
@@ -192,9 +193,14 @@ export class HomLayer {
     let transient: (() => void)[] = [];
     const { result, status } = this.gpu.guard(where, () => {
       const out = this.#allocate(where, call);
-      this.gpu.submit("forward", (pass) => {
-        transient = this.record(pass, { ...call, out });
-      });
+      try {
+        this.gpu.submit("forward", (pass) => {
+          transient = this.record(pass, { ...call, out });
+        });
+      } catch (error) {
+        if (!call.out) out.buffer.destroy();
+        throw error;
+      }
       return out.buffer;
     });
     for (const free of transient) free();
@@ -213,8 +219,14 @@ export class HomLayer {
     const { result, status } = this.gpu.guard(where, () => {
       const out = this.#allocate(where, call);
       const pass = encoder.beginComputePass({ label: "hom.encode.pass" });
-      this.record(pass, { ...call, out }, true);
-      pass.end();
+      try {
+        this.record(pass, { ...call, out }, true);
+      } catch (error) {
+        if (!call.out) out.buffer.destroy();
+        throw error;
+      } finally {
+        pass.end();
+      }
       return out.buffer;
     });
     return this.#output(call, result, status);
@@ -323,8 +335,10 @@ export class HomLayer {
     const prepared = options.mask instanceof HomMask ? options.mask : undefined;
     prepared?.check(where, this.gpu, shape, this.#blockTokens);
     const resolved = prepared?.resolved ?? resolveMask(where, options.mask as MaskSpec | undefined, shape, this.#blockTokens);
-    if (queryMask && (resolved.plan.kind !== "causal" || queryMask.length !== batch * queryLength)) {
-      throw rangeError(where, "queryMask", `have ${batch * queryLength} elements and go with a causal mask`, queryMask);
+    if (queryMask !== undefined) {
+      if (!(queryMask instanceof Uint8Array)) throw typeError(where, "queryMask", "be a Uint8Array", queryMask);
+      if (queryMask.length !== batch * queryLength) throw rangeError(where, "queryMask", `have ${batch * queryLength} elements`, queryMask);
+      if (resolved.key !== "causal") throw typeError(where, "queryMask", 'come with mask "causal"', raw("another mask"));
     }
     return { query, context, residual, out, shape, resolved, prepared, queryMask: queryMask && Uint32Array.from(queryMask) };
   }
@@ -353,8 +367,9 @@ export class HomLayer {
       outDtype: out.dtype ?? "f32",
     };
     const { program, cached } = this.#program(homCall, resolved.key, lent);
-    const uploads = prepared ? {} : uploadMask(this.gpu, resolved);
-    if (queryMask) uploads["table"] = this.gpu.upload("hom.mask.table", queryMask);
+    // A causal mask uploads nothing of its own.
+    const arrays = queryMask ? { table: queryMask } : prepared ? {} : resolved.uploads;
+    const uploads = uploadMask(this.gpu, arrays);
     program.record(pass, { query, context, out, residual, ...this.#weights, ...prepared?.buffers, ...uploads });
     return [...Object.values(uploads).map((buffer) => () => buffer.destroy()), ...(cached ? [] : [() => program.destroy()])];
   }
@@ -404,6 +419,14 @@ function checkConfig(where: string, config: HomConfig, gpu: Gpu): Required<HomCo
   checkInteger(where, "scratchBudget", scratchBudget, 1);
   const needed = minimumScratch({ dim, order, orderExpand, activation, scratchBudget }, gpu.tuning);
   if (scratchBudget < needed) throw rangeError(where, "scratchBudget", `be at least ${needed} bytes for this width and order`, scratchBudget);
+  const { stride4 } = momentLayout({ dim, order, orderExpand });
+  const inner4 = Math.ceil(dim / 4);
+  const weights = Math.max(weightBytes(weightDtype, dim, 2 * stride4), weightBytes(weightDtype, 4 * stride4, inner4));
+  const most = Math.min(gpu.limits.maxStorageBufferBindingSize, gpu.limits.maxBufferSize);
+  if (weights > most) {
+    const got = raw(`dim ${dim}, order ${order}, orderExpand ${orderExpand}: ${weights} bytes`);
+    throw rangeError(where, "config", `give weights that the device can bind, at most ${most} bytes`, got, "use a smaller weightDtype or orderExpand");
+  }
   return { dim, order, orderExpand, activation, bias, dtype, weightDtype, scratchBudget };
 }
 
@@ -423,7 +446,7 @@ function checkParams(where: string, config: Required<HomConfig>, params: HomPara
   }
   for (const [key, shape] of Object.entries(shapes)) {
     const array = params[key];
-    if (!(array instanceof Float32Array)) throw new WeightsError(`${where}: params["${key}"] must be a Float32Array, got ${typeof array}`);
+    if (!(array instanceof Float32Array)) throw new WeightsError(`${where}: params["${key}"] must be a Float32Array, got ${describe(array)}`);
     const size = shape.reduce((a, b) => a * b, 1);
     if (array.length !== size)
       throw new WeightsError(`${where}: params["${key}"] must have ${size} elements ([${shape.join(", ")}]), got ${array.length}`);

@@ -182,13 +182,13 @@ export class HomMask {
     this.shape = shape;
     this.resolved = resolved;
     this.blockTokens = blockTokens;
-    this.buffers = uploadMask(gpu, resolved);
+    this.buffers = uploadMask(gpu, resolved.uploads);
   }
 
   /** @internal */
   check(where: string, gpu: Gpu, shape: MaskShape, blockTokens: number): void {
     if (this.#destroyed) throw typeError(where, "mask", "be alive", raw("a destroyed mask"));
-    if (gpu !== this.gpu) throw typeError(where, "mask", "be on the layer's device", raw("a mask of another device"));
+    if (gpu.device !== this.gpu.device) throw typeError(where, "mask", "be on the layer's device", raw("a mask of another device"));
     const { batch, queryLength, contextLength } = this.shape;
     if (batch !== shape.batch || queryLength !== shape.queryLength || contextLength !== shape.contextLength) {
       const text = (s: MaskShape) => `batch ${s.batch}, ${s.queryLength} queries, ${s.contextLength} context tokens`;
@@ -216,6 +216,13 @@ export class HomMask {
   }
 }
 
-export function uploadMask(gpu: Gpu, resolved: ResolvedMask): Record<string, GPUBuffer> {
-  return Object.fromEntries(Object.entries(resolved.uploads).map(([name, data]) => [name, gpu.upload(`hom.mask.${name}`, data)]));
+export function uploadMask(gpu: Gpu, uploads: ResolvedMask["uploads"]): Record<string, GPUBuffer> {
+  const buffers: Record<string, GPUBuffer> = {};
+  try {
+    for (const [name, data] of Object.entries(uploads)) buffers[name] = gpu.upload(`hom.mask.${name}`, data);
+  } catch (error) {
+    for (const buffer of Object.values(buffers)) buffer.destroy();
+    throw error;
+  }
+  return buffers;
 }

@@ -1,4 +1,4 @@
-import { typeError } from "../checks.ts";
+import { checkObject, typeError } from "../checks.ts";
 import { GpuLostError, GpuOutOfMemoryError, GpuUnavailableError } from "../errors.ts";
 import type { GPUAdapter, GPUBuffer, GPUComputePassEncoder, GPUDevice } from "../webgpu.ts";
 import type { Kernel, Variant } from "./kernel.ts";
@@ -62,6 +62,7 @@ export class Gpu {
   readonly #scratch: ScratchPool;
   readonly #empty: GPUBuffer;
   #lostBecause: string | undefined;
+  #failedAllocations = 0;
 
   /** @internal */
   constructor(device: GPUDevice, ownsDevice: boolean, info: GpuInfo, tuning?: Partial<Tuning>) {
@@ -99,8 +100,16 @@ export class Gpu {
 
   /** Throws {@link GpuLostError} when the device is gone. @internal */
   checkUsable(where: string): void {
-    if (this.#lostBecause !== undefined)
-      throw new GpuLostError(`${where}: the GPU device is lost (${this.#lostBecause}); request a new one and upload again`);
+    if (this.#lostBecause !== undefined) throw this.#lostError(where, this.#lostBecause);
+  }
+
+  #lostError(where: string, because: string): GpuLostError {
+    return new GpuLostError(`${where}: the GPU device is lost (${because}); request a new one and upload again`);
+  }
+
+  /** Objects made before the last failed allocation may hold buffers that do not exist. @internal */
+  get failedAllocations(): number {
+    return this.#failedAllocations;
   }
 
   /** @internal */
@@ -136,25 +145,35 @@ export class Gpu {
    * wait for it, and whoever reads a result does. @internal
    */
   guard<T>(where: string, work: () => T): { result: T; status: Promise<Error | undefined> } {
+    this.checkUsable(where);
     const { device } = this;
     device.pushErrorScope("out-of-memory");
     device.pushErrorScope("validation");
     const pop = () => [device.popErrorScope(), device.popErrorScope()] as const;
+    const made = this.#scratch.watch();
     let result: T;
     try {
       result = work();
     } catch (error) {
-      pop();
+      for (const scope of pop()) scope.catch(() => {});
       throw error;
     }
+    const scratch = made();
     const scopes = pop();
     const status = Promise.all(scopes).then(
       ([validation, memory]) => {
-        if (memory) return new GpuOutOfMemoryError(`${where}: the device is out of memory; free tensors or use a smaller batch (${memory.message})`);
+        if (memory) {
+          // What this call allocated is of no use; the next one allocates anew.
+          this.#scratch.drop(scratch);
+          this.#failedAllocations++;
+          return new GpuOutOfMemoryError(`${where}: the device is out of memory; free tensors or use a smaller batch (${memory.message})`);
+        }
+        // Freed by destroy() before the device got to it.
+        if (validation && this.#lostBecause !== undefined) return this.#lostError(where, this.#lostBecause);
         if (validation) return new Error(`${where}: the device refused the work: ${validation.message}`);
         return undefined;
       },
-      (error: Error) => new GpuLostError(`${where}: the GPU device is lost (${error.message}); request a new one and upload again`),
+      (error: Error) => this.#lostError(where, error.message),
     );
     return { result, status };
   }
@@ -200,6 +219,7 @@ export class Gpu {
  * @throws GpuUnavailableError where there is no WebGPU or no adapter
  */
 export async function requestGpu(options: RequestGpuOptions = {}): Promise<Gpu> {
+  checkObject("requestGpu", "options", options, ["device", "adapter", "powerPreference", "tuning"]);
   if (options.device !== undefined) {
     const { device } = options;
     if (typeof device !== "object" || typeof device?.createBuffer !== "function") throw typeError("requestGpu", "device", "be a GPUDevice", device);
@@ -237,7 +257,12 @@ export async function openAdapter(adapter: GPUAdapter, options: { readonly tunin
       },
     );
   }
-  return new Gpu(device, true, describe(adapter.info, options.from), options.tuning);
+  try {
+    return new Gpu(device, true, describe(adapter.info, options.from), options.tuning);
+  } catch (error) {
+    device.destroy();
+    throw error;
+  }
 }
 
 function describe(info: GPUAdapter["info"] | undefined, from?: string): GpuInfo {

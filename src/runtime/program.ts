@@ -28,10 +28,12 @@ export class Program {
   readonly #scratch: ReadonlyMap<string, number>;
   readonly #uniforms: GPUBuffer;
   readonly #offsets: readonly number[];
+  readonly #madeAfter: number;
   readonly #groups: { buffers: BufferView[]; group: GPUBindGroup }[] = [];
 
   constructor(gpu: Gpu, steps: readonly Step[], scratch: ReadonlyMap<string, number>) {
     this.#gpu = gpu;
+    this.#madeAfter = gpu.failedAllocations;
     this.steps = steps;
     this.#scratch = scratch;
     const offsets: number[] = [];
@@ -47,6 +49,11 @@ export class Program {
       new Uint32Array(bytes, offsets[i]).set(packUniforms(step.kernel, step.uniforms));
     });
     this.#uniforms.unmap();
+  }
+
+  /** An allocation has failed since this was made, perhaps one of its own. */
+  get stale(): boolean {
+    return this.#gpu.failedAllocations !== this.#madeAfter;
   }
 
   /** Records every dispatch; does not submit. */

@@ -16,7 +16,9 @@ export class ProgramCache {
   }
 
   get(key: string, lent: boolean, build: () => Program): Program {
-    const entry = this.#entries.get(key) ?? { program: build(), lent };
+    const kept = this.#entries.get(key);
+    const entry = kept && !kept.program.stale ? kept : { program: build(), lent };
+    if (kept && kept !== entry && !kept.lent) kept.program.destroy();
     entry.lent ||= lent;
     this.#entries.delete(key);
     this.#entries.set(key, entry);

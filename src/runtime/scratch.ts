@@ -8,6 +8,7 @@ import type { GPUBuffer } from "../webgpu.ts";
 export class ScratchPool {
   readonly #create: (label: string, size: number) => GPUBuffer;
   readonly #buffers = new Map<string, GPUBuffer>();
+  #made: string[] | undefined;
 
   constructor(create: (label: string, size: number) => GPUBuffer) {
     this.#create = create;
@@ -21,8 +22,28 @@ export class ScratchPool {
     if (!buffer) {
       buffer = this.#create(`hom.scratch.${role}`, rounded);
       this.#buffers.set(key, buffer);
+      this.#made?.push(key);
     }
     return buffer;
+  }
+
+  /** Starts to note which buffers are made; the answer ends it and lists them, for `drop`. */
+  watch(): () => readonly string[] {
+    const made: string[] = [];
+    const outer = this.#made;
+    this.#made = made;
+    return () => {
+      this.#made = outer;
+      return made;
+    };
+  }
+
+  /** Forgets buffers whose allocation failed. */
+  drop(keys: readonly string[]): void {
+    for (const key of keys) {
+      (this.#buffers.get(key) as { destroy(): void } | undefined)?.destroy();
+      this.#buffers.delete(key);
+    }
   }
 
   destroy(): void {

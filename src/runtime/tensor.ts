@@ -1,4 +1,5 @@
-import { checkInteger, checkOneOf, rangeError, raw, typeError } from "../checks.ts";
+import { checkInteger, checkObject, checkOneOf, rangeError, raw, typeError } from "../checks.ts";
+import { GpuOutOfMemoryError } from "../errors.ts";
 import { decodeF16, encodeF16 } from "../half.ts";
 import type { GPUBuffer } from "../webgpu.ts";
 import { Gpu } from "./gpu.ts";
@@ -50,6 +51,7 @@ export class Tensor {
     if (!(data instanceof Float32Array)) throw typeError(where, "data", "be a Float32Array", data);
     const size = checkShape(where, shape);
     if (data.length !== size) throw rangeError(where, "data", `have ${size} elements for shape [${shape.join(", ")}]`, raw(`${data.length}`));
+    checkObject(where, "options", options, ["dtype"]);
     const dtype = checkDtype(where, options.dtype);
     checkBytes(where, gpu, size * BYTES[dtype]);
     gpu.checkUsable(where);
@@ -64,6 +66,7 @@ export class Tensor {
   static wrap(gpu: Gpu, buffer: GPUBuffer, shape: Shape, options: { readonly byteOffset?: number; readonly dtype?: Dtype } = {}): Tensor {
     const where = "Tensor.wrap";
     checkGpu(where, gpu);
+    checkObject(where, "options", options, ["byteOffset", "dtype"]);
     const { byteOffset = 0 } = options;
     const dtype = checkDtype(where, options.dtype);
     if (typeof buffer !== "object" || typeof buffer?.size !== "number" || typeof buffer.usage !== "number") {
@@ -155,9 +158,10 @@ export class Tensor {
   }
 }
 
-/** The first failure among several, if any. */
+/** The first failure among several, if any; a lack of memory first, for other failures follow from it. */
 export async function allOf(statuses: readonly (Promise<Error | undefined> | undefined)[]): Promise<Error | undefined> {
-  return (await Promise.all(statuses)).find((status) => status !== undefined);
+  const failures = (await Promise.all(statuses)).filter((status) => status !== undefined);
+  return failures.find((failure) => failure instanceof GpuOutOfMemoryError) ?? failures[0];
 }
 
 export function checkGpu(where: string, gpu: unknown): asserts gpu is Gpu {
