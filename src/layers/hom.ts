@@ -425,7 +425,13 @@ function checkConfig(where: string, config: HomConfig, gpu: Gpu): Required<HomCo
   const most = Math.min(gpu.limits.maxStorageBufferBindingSize, gpu.limits.maxBufferSize);
   if (weights > most) {
     const got = raw(`dim ${dim}, order ${order}, orderExpand ${orderExpand}: ${weights} bytes`);
-    throw rangeError(where, "config", `give weights that the device can bind, at most ${most} bytes`, got, "use a smaller weightDtype or orderExpand");
+    throw rangeError(
+      where,
+      "config",
+      `give weights that the device can bind, at most ${most} bytes`,
+      got,
+      "use a smaller weightDtype or orderExpand",
+    );
   }
   return { dim, order, orderExpand, activation, bias, dtype, weightDtype, scratchBudget };
 }

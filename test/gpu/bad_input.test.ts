@@ -42,6 +42,7 @@ const query = Tensor.from(gpu, normals32(2, batch * queries * dim), [batch, quer
 const context = Tensor.from(gpu, normals32(3, batch * tokens * dim), [batch, tokens, dim]);
 const packed = zeros(1, 10, dim);
 const [wideTensor, flat, short, threeRows] = [zeros(batch, queries, dim + 1), zeros(batch, dim), zeros(batch, tokens, 3), zeros(3, tokens, dim)];
+const halves = Tensor.from(gpu, new Float32Array(query.size), query.shape, { dtype: "f16" });
 const dead = zeros(batch, queries, dim);
 dead.destroy();
 const foreign = Tensor.from(other, new Float32Array(query.size), query.shape);
@@ -201,7 +202,24 @@ const rows: Row[] = [
   ["an offset past the end", () => Tensor.wrap(gpu, small, [256], { byteOffset: 4 }), RangeError, /hold 1024 bytes from byte 4 on/],
   ["an odd offset", () => Tensor.wrap(gpu, small, [2], { byteOffset: 6 }), RangeError, /^Tensor.wrap: byteOffset must be a multiple of 4, got 6/],
   ["a negative offset", () => Tensor.wrap(gpu, small, [2], { byteOffset: -4 }), RangeError, /byteOffset must be an integer >= 0, got -4/],
-  ["f16", () => Tensor.wrap(gpu, small, [2], { dtype: any("f16") }), TypeError, /^Tensor.wrap: dtype must be "f32", got "f16"/],
+  [
+    "a tensor of doubles",
+    () => Tensor.wrap(gpu, small, [2], { dtype: any("f64") }),
+    TypeError,
+    /^Tensor.wrap: dtype must be one of "f32", "f16", got "f64"/,
+  ],
+  [
+    "a dtype for an upload",
+    () => Tensor.from(gpu, new Float32Array(2), [2], { dtype: any("i8") }),
+    TypeError,
+    /^Tensor.from: dtype must be one of "f32", "f16", got "i8"/,
+  ],
+  [
+    "an unknown option of an upload",
+    () => Tensor.from(gpu, new Float32Array(2), [2], any({ type: "f16" })),
+    TypeError,
+    /^Tensor.from: options must have only the keys dtype, got the unknown key "type"/,
+  ],
   [
     "offset for byteOffset",
     () => Tensor.wrap(gpu, small, [2], any({ offset: 4 })),
@@ -238,7 +256,14 @@ const rows: Row[] = [
     TypeError,
     /activation must be one of "gelu", "tanh", "identity", "x_erf", got "relu"/,
   ],
-  ["f16", () => create({ dtype: "f16" }), TypeError, /^HomLayer.create: dtype must be one of "f32", got "f16"/],
+  ["doubles", () => create({ dtype: "f64" }), TypeError, /^HomLayer.create: dtype must be one of "f32", "f16", got "f64"/],
+  ["nibbles", () => create({ weightDtype: "i4" }), TypeError, /^HomLayer.create: weightDtype must be one of "f32", "f16", "i8", got "i4"/],
+  [
+    "f16 of an odd width",
+    () => create({ dim: 13, dtype: "f16" }),
+    RangeError,
+    /^HomLayer.create: dim must be a multiple of 4 for dtype "f16", got 13/,
+  ],
   ["a bias of 1", () => create({ bias: 1 }), TypeError, /bias must be true or false, got 1/],
   [
     "a budget for nothing",
@@ -320,6 +345,13 @@ const rows: Row[] = [
     () => forward({ residual: largeOut, out: largeOut }),
     TypeError,
     /out must be in a buffer of its own, got the buffer of residual/,
+  ],
+  ["a residual of another dtype", () => forward({ residual: halves }), TypeError, /residual must have the output's dtype "f32", got "f16"/],
+  [
+    "halves at an odd word",
+    () => forward({}, Tensor.wrap(gpu, small, [1, 2, dim], { byteOffset: 4, dtype: "f16" })),
+    RangeError,
+    /query must start at a multiple of 8 bytes when it is f16, got 4/,
   ],
   [
     "an unknown option",
