@@ -5,7 +5,9 @@ import { parseArgs } from "node:util";
 import { HomLayer, parseSafetensors, Tensor } from "homm-webgpu";
 import { Hlm, hlmConfigOf } from "homm-webgpu/models";
 import { requestNodeGpu } from "homm-webgpu/node";
-import { instrument, layerParams, median, normals } from "./support.mjs";
+import { layerParams, normals } from "./data.mjs";
+import { instrument } from "./instrument.mjs";
+import { median } from "./statistics.mjs";
 
 const { values: options } = parseArgs({
   options: { long: { type: "string", default: "100000" }, rounds: { type: "string", default: "9" }, json: { type: "string" } },
@@ -14,7 +16,7 @@ const rounds = Number(options.rounds);
 const positions = [10, 1_000, Number(options.long)];
 
 const gpu = await requestNodeGpu();
-const counts = instrument(gpu.device);
+const { counts } = instrument();
 console.log(
   `adapter  ${gpu.info.description} (${gpu.info.software ? "software" : "GPU"}), Node ${process.version}, ${rounds} interleaved rounds, medians`,
 );

@@ -5,7 +5,9 @@ import { parseArgs } from "node:util";
 import { HomLayer, Tensor } from "homm-webgpu";
 import { requestNodeGpu } from "homm-webgpu/node";
 import { homReference } from "homm-webgpu/reference";
-import { instrument, layerParams, normals } from "./support.mjs";
+import { layerParams, normals } from "./data.mjs";
+import { instrument } from "./instrument.mjs";
+import { relativeError } from "./statistics.mjs";
 
 const { values: options } = parseArgs({ options: { tokens: { type: "string", default: "1000000" }, json: { type: "string" } } });
 const total = Number(options.tokens);
@@ -13,21 +15,10 @@ const total = Number(options.tokens);
 const distinct = 1_000;
 
 const gpu = await requestNodeGpu();
-const counts = instrument(gpu.device);
+const { counts } = instrument();
 console.log(`adapter ${gpu.info.description}, ${total.toLocaleString("en-US")} tokens`);
 /** @type {Record<string, unknown>[]} */
 const report = [];
-
-/** @param {ArrayLike<number>} actual @param {ArrayLike<number>} expected */
-function relativeError(actual, expected) {
-  let difference = 0;
-  let size = 0;
-  for (let i = 0; i < expected.length; i++) {
-    difference += ((actual[i] ?? Number.NaN) - (expected[i] ?? Number.NaN)) ** 2;
-    size += (expected[i] ?? Number.NaN) ** 2;
-  }
-  return Math.sqrt(difference / size);
-}
 
 /**
  * @param {{ dim: number, order: number, orderExpand: number }} config
