@@ -33,6 +33,13 @@ async function run(program: string): Promise<string> {
   return stdout;
 }
 
+/** The example without imports that has this in it. */
+function fragment(text: string): string {
+  const found = fragments.filter((code) => code.includes(text));
+  if (found.length !== 1) throw new Error(`README.md has ${found.length} fragments with ${text}`);
+  return found[0] ?? "";
+}
+
 /** The rows of the table whose header starts with this cell. */
 function table(firstCell: string): string[][] {
   const lines = readme.split("\n");
@@ -84,8 +91,27 @@ describe("the README's examples", () => {
       const error = await (device.pushErrorScope("validation"), device.createBuffer({ size: 16, usage: GPUBufferUsage.STORAGE }), device.popErrorScope());
       console.log(error === null);
       own.destroy();`;
-    expect(fragments).toHaveLength(1);
-    expect(await run([before, fragments[0], after].join("\n"))).toBe("[[1,256,64],1]\ntrue\n");
+    expect(await run([before, fragment("requestGpu({ device })"), after].join("\n"))).toBe("[[1,256,64],1]\ntrue\n");
+  });
+
+  it("the stream", async () => {
+    const before = `
+      import { HomLayer, Tensor } from "homm-webgpu";
+      import { requestNodeGpu } from "homm-webgpu/node";
+      const gpu = await requestNodeGpu();
+      const ones = (n) => new Float32Array(n).fill(0.01);
+      const params = { "ho_proj.weight": ones(128 * 64), "se_proj.weight": ones(128 * 64), "ag_proj.weight": ones(64 * 128) };
+      const hom = await HomLayer.create(gpu, { dim: 64, order: 2, orderExpand: 1, bias: false }, params);
+      const tokens = (n) => Tensor.from(gpu, ones(n * 64), [1, n, 64]);
+      const [context, question, token] = [tokens(100), tokens(3), tokens(1)];`;
+    const after = `
+      console.log(JSON.stringify([state.count, answer.shape, next.shape, Math.sign((await next.read())[0])]));
+      gpu.destroy();`;
+    expect(await run([before, fragment("createState"), after].join("\n"))).toBe("[[101],[1,3,64],[1,1,64],1]\n");
+  });
+
+  it("are all among these", () => {
+    expect([programs.length, fragments.length]).toEqual([2, 2]);
   });
 });
 
