@@ -44,7 +44,7 @@ export class HomBlock {
       const linear = (name: string, inner: number, outer: number, activation: "identity" | "gelu") => {
         const weight = parameter(where, params, `${name}.weight`, [outer, inner]);
         const bias = parameter(where, params, `${name}.bias`, [outer]);
-        const layer = new LinearLayer(gpu, { label: name, inner, outer, activation }, weight, bias);
+        const layer = new LinearLayer(gpu, { label: name, inner, outer, activation, weightDtype: config.weightDtype }, weight, bias);
         made.push(layer);
         return layer;
       };

@@ -1,6 +1,7 @@
-import { checkInteger, checkObject, rangeError, raw, typeError } from "../checks.ts";
+import { checkInteger, checkObject, checkOneOf, rangeError, raw, typeError } from "../checks.ts";
 import { planEmbed } from "../ops/embed.ts";
 import type { Gpu } from "../runtime/gpu.ts";
+import type { WeightDtype } from "../runtime/kernel.ts";
 import { type BufferView, Program } from "../runtime/program.ts";
 import { ProgramCache } from "../runtime/program_cache.ts";
 import { checkGpu, Tensor } from "../runtime/tensor.ts";
@@ -87,14 +88,17 @@ export class Hlm {
 
   /**
    * Uploads a checkpoint (original key names, training prefixes removed) and compiles the kernels.
+   * @param options.weightDtype storage of every weight but the token embedding: `"f16"`, `"i8"` and `"i4"` take a half, a quarter, a seventh. Default `"f32"`
    * @throws TypeError, RangeError for the configuration, WeightsError for the checkpoint, GpuLostError, GpuOutOfMemoryError
    */
-  static async create(gpu: Gpu, config: HlmConfig, weights: HlmWeights): Promise<Hlm> {
+  static async create(gpu: Gpu, config: HlmConfig, weights: HlmWeights, options: { readonly weightDtype?: WeightDtype } = {}): Promise<Hlm> {
     const where = "Hlm.create";
     checkGpu(where, gpu);
     checkHlmConfig(where, config);
     gpu.checkUsable(where);
-    return new Hlm(gpu, config, await loadHlm(where, gpu, config, weights));
+    checkObject(where, "options", options, ["weightDtype"]);
+    const weightDtype = checkOneOf(where, "weightDtype", options.weightDtype ?? "f32", ["f32", "f16", "i8", "i4"]);
+    return new Hlm(gpu, config, await loadHlm(where, gpu, config, weights, weightDtype));
   }
 
   /** Bytes of the weights on the GPU. */

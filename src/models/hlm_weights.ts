@@ -5,6 +5,7 @@ import { LinearLayer } from "../layers/linear.ts";
 import { embed } from "../ops/embed.ts";
 import { sample } from "../ops/sample.ts";
 import type { Gpu } from "../runtime/gpu.ts";
+import type { WeightDtype } from "../runtime/kernel.ts";
 import type { GPUBuffer } from "../webgpu.ts";
 import { collectParams, normaliseKeys } from "../weights/checkpoint.ts";
 import { Weights, type WeightsSource } from "../weights/safetensors.ts";
@@ -67,7 +68,7 @@ export function checkHlmConfig(where: string, config: HlmConfig): void {
 }
 
 /** Finds the parameters in a checkpoint, uploads them and compiles their kernels. @throws WeightsError; nothing is kept then */
-export async function loadHlm(where: string, gpu: Gpu, config: HlmConfig, weights: HlmWeights): Promise<HlmParts> {
+export async function loadHlm(where: string, gpu: Gpu, config: HlmConfig, weights: HlmWeights, weightDtype: WeightDtype): Promise<HlmParts> {
   const shapes = shapesOf(config);
   const optional = { freqs: shapes["freqs"] ?? [], "output_proj.bias": shapes["output_proj.bias"] ?? [] };
   for (const key of Object.keys(optional)) delete shapes[key];
@@ -88,7 +89,7 @@ export async function loadHlm(where: string, gpu: Gpu, config: HlmConfig, weight
   const { dim, vocabSize, layers, order, orderExpand, ffwExpand, contextLength } = config;
   const linear = (name: string, inner: number, outer: number, activation: "identity" | "silu") => {
     const weight = params[`${name}.weight`] ?? new Float32Array();
-    return keep(new LinearLayer(gpu, { label: name, inner, outer, activation }, weight, params[`${name}.bias`]));
+    return keep(new LinearLayer(gpu, { label: name, inner, outer, activation, weightDtype }, weight, params[`${name}.bias`]));
   };
   try {
     const { result, status } = gpu.guard(where, () => ({
@@ -100,7 +101,7 @@ export async function loadHlm(where: string, gpu: Gpu, config: HlmConfig, weight
     for (let i = 0; i < layers; i++) {
       const prefix = `layers.${i}.`;
       const own = Object.entries(params).flatMap(([key, value]) => (key.startsWith(prefix) ? [[key.slice(prefix.length), value]] : []));
-      blocks.push(keep(await HomBlock.create(gpu, { dim, order, orderExpand, ffwExpand }, Object.fromEntries(own))));
+      blocks.push(keep(await HomBlock.create(gpu, { dim, order, orderExpand, ffwExpand, weightDtype }, Object.fromEntries(own))));
     }
     await Promise.all([...[...result.positions, result.output].map((layer) => layer.prepare()), gpu.prepare(embed, {}), gpu.prepare(sample, {})]);
     const failure = await status;
