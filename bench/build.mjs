@@ -51,7 +51,7 @@ export async function bundle({ names, target, source, label }) {
         { find: /^homm-webgpu\/(models|reference)$/, replacement: join(source, "src/$1/index.ts") },
       ],
     },
-    ...(isNode && { ssr: { noExternal: /** @type {true} */ (true), external: ["onnxruntime-web"] } }),
+    ...(isNode && { ssr: { noExternal: /** @type {true} */ (true) } }),
     build: {
       target: "es2023",
       outDir,
@@ -62,6 +62,8 @@ export async function bundle({ names, target, source, label }) {
       reportCompressedSize: false,
       chunkSizeWarningLimit: 100_000,
       rolldownOptions: {
+        // It looks for its WebAssembly beside itself.
+        ...(isNode && { external: [/^onnxruntime-web/] }),
         input: Object.fromEntries(names.map((name) => [name, join(contenders, `${name}.ts`)])),
         output: { entryFileNames: "[name].js", chunkFileNames: "chunks/[name]-[hash].js", assetFileNames: "assets/[name]-[hash][extname]" },
       },
@@ -88,7 +90,7 @@ export function checkOut(ref) {
   const git = (/** @type {string[]} */ ...args) => execFileSync("git", args, { cwd: root, encoding: "utf8" }).trim();
   const commit = git("rev-parse", "--verify", `${ref}^{commit}`);
   const folder = mkdtempSync(join(tmpdir(), "homm-webgpu-base-"));
-  git("worktree", "add", "--detach", "--force", folder, commit);
+  git("worktree", "add", "--quiet", "--detach", "--force", folder, commit);
   return {
     commit,
     folder,

@@ -170,6 +170,7 @@ function attentionGroup(tokens, causal) {
     entries: [
       { name: "homm", contender: "homm", task: hom, role: "contender" },
       ...["plain", ...PEERS].map((name) => /** @type {Entry} */ ({ name: `${name} attention`, contender: name, task, role: "contender" })),
+      { name: "onnx attention in parts", contender: "onnx", task: { ...task, form: "operations" }, role: "contender" },
     ],
   };
 }
@@ -204,7 +205,7 @@ function ceilingsGroup(quick) {
 export function allGroups({ quick }) {
   const small = { batch: 1, tokens: 1_024, dim: 128, order: 2, orderExpand: 2 };
   const shapes = Object.entries(SHAPES).filter(([name]) => !quick || name === "A" || name === "C");
-  const lengths = quick ? [256, 1_024] : [256, 512, 1_024, 2_048, 4_096, 8_192, 16_384];
+  const lengths = quick ? [256, 1_024] : [128, 256, 512, 1_024, 2_048, 4_096, 8_192, 16_384];
   return [
     ceilingsGroup(quick),
     ...shapes.map(([name, shape]) => momentsGroup(`moments-${name}`, shape)),

@@ -11,7 +11,7 @@ import { readOptions, usage } from "./options.mjs";
 import { htmlReport } from "./report.mjs";
 import { addCeilings, againstBase, ceilingsOf, targetsOf } from "./results.mjs";
 import { Runner } from "./runner.mjs";
-import { align, groupTable, megabytes, short, targetTable } from "./table.mjs";
+import { align, groupTable, short, targetTable, withPrefix } from "./table.mjs";
 
 /** @typedef {ReturnType<typeof documentOf>} BenchDocument */
 
@@ -60,7 +60,9 @@ try {
     const rows = document.againstBase.map(({ name, median, q1, q3 }) => [name, `${short(median)}×`, `(${short(q1)} to ${short(q3)})`]);
     console.log(`\n${align([[`this version / ${options.base}`, "time", "quartiles"], ...rows])}`);
   }
-  const weights = document.contenders.flatMap(({ title, weight }) => (weight ? [[title, megabytes(weight.gzip), megabytes(weight.bytes)]] : []));
+  const weights = document.contenders.flatMap(({ title, weight }) =>
+    weight ? [[title, withPrefix(weight.gzip, "B"), withPrefix(weight.bytes, "B")]] : [],
+  );
   if (weights.length > 0) console.log(`\n${align([["page weight", "gzip", "plain"], ...weights])}`);
   save(document);
 } finally {

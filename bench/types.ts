@@ -27,6 +27,8 @@ export interface AttentionTask {
   readonly dim: number;
   readonly heads: number;
   readonly causal: boolean;
+  /** Where a library has an operator for all of it: that one (default), or the operations that it is made of. */
+  readonly form?: "operator" | "operations";
 }
 
 /** Plain matrix products [rows, inner] x [inner, outer], one after the other. */

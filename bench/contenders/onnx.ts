@@ -69,7 +69,7 @@ function layerInitializers({ dim, order, orderExpand }: LayerSizes): Initializer
   };
 }
 
-const node = (op: string, inputs: string[], outputs: string[], attributes?: Record<string, number>, domain?: string): Node => ({
+const node = (op: string, inputs: string[], outputs: string[], attributes?: Node["attributes"], domain?: string): Node => ({
   op,
   inputs,
   outputs,
@@ -197,21 +197,46 @@ async function decode({ dim, order, orderExpand }: DecodeTask): Promise<Prepared
   };
 }
 
-async function attention({ tokens, dim, heads, causal }: AttentionTask): Promise<Prepared> {
+async function attention({ tokens, dim, heads, causal, form = "operator" }: AttentionTask): Promise<Prepared> {
   const params = attentionParams(SEEDS.params, dim);
-  const initializers = Object.fromEntries(
+  const initializers: Initializers = Object.fromEntries(
     Object.entries(params).map(([name, data]) => [`w_${name}`, { shape: [dim, dim], data: transposed(data, dim, dim) }]),
   );
   const shape = [1, tokens, dim];
+  const core =
+    form === "operator"
+      ? [node("MultiHeadAttention", ["q", "k", "v"], ["mixed"], { num_heads: heads, ...(causal && { unidirectional: 1 }) }, "com.microsoft")]
+      : attentionNodes({ tokens, dim, heads, causal }, initializers);
   const run = await session({
-    nodes: [
-      ...["q", "k", "v"].map((name) => node("MatMul", ["x", `w_${name}`], [name])),
-      node("MultiHeadAttention", ["q", "k", "v"], ["mixed"], { num_heads: heads, ...(causal && { unidirectional: 1 }) }, "com.microsoft"),
-      node("MatMul", ["mixed", "w_o"], ["y"]),
-    ],
+    nodes: [...["q", "k", "v"].map((name) => node("MatMul", ["x", `w_${name}`], [name])), ...core, node("MatMul", ["mixed", "w_o"], ["y"])],
     inputs: { x: shape },
     outputs: { y: shape },
     initializers,
   });
   return withOutput(run, { x: await tensor(shape, normals(SEEDS.tokens, tokens * dim)) }, await tensor(shape));
+}
+
+/** Nodes from `q`, `k`, `v` [1, N, D] to `mixed` [1, N, D], by way of all scores. */
+function attentionNodes({ tokens, dim, heads, causal }: Omit<AttentionTask, "kind" | "form">, initializers: Initializers): Node[] {
+  const sizes = (...values: number[]) => ({ shape: [values.length], data: BigInt64Array.from(values, BigInt) });
+  initializers["heads"] = sizes(1, tokens, heads, dim / heads);
+  initializers["joined"] = sizes(1, tokens, dim);
+  initializers["scale"] = { shape: [1], data: Float32Array.of(1 / Math.sqrt(dim / heads)) };
+  if (causal) {
+    const future = Float32Array.from({ length: tokens * tokens }, (_, i) => (i % tokens > Math.floor(i / tokens) ? -1e30 : 0));
+    initializers["future"] = { shape: [1, 1, tokens, tokens], data: future };
+  }
+  return [
+    ...["q", "k", "v"].flatMap((name) => [
+      node("Reshape", [name, "heads"], [`${name}_heads`]),
+      node("Transpose", [`${name}_heads`], [`${name}_first`], { perm: name === "k" ? [0, 2, 3, 1] : [0, 2, 1, 3] }),
+    ]),
+    node("MatMul", ["q_first", "k_first"], ["products"]),
+    node("Mul", ["products", "scale"], ["scores"]),
+    ...(causal ? [node("Add", ["scores", "future"], ["seen"])] : []),
+    node("Softmax", [causal ? "seen" : "scores"], ["shares"], { axis: -1 }),
+    node("MatMul", ["shares", "v_first"], ["values"]),
+    node("Transpose", ["values"], ["rows"], { perm: [0, 2, 1, 3] }),
+    node("Reshape", ["rows", "joined"], ["mixed"]),
+  ];
 }

@@ -37,7 +37,7 @@ export interface Node {
   readonly inputs: readonly string[];
   readonly outputs: readonly string[];
   readonly domain?: string;
-  readonly attributes?: Readonly<Record<string, number>>;
+  readonly attributes?: Readonly<Record<string, number | readonly number[]>>;
 }
 
 export interface Graph {
@@ -55,15 +55,20 @@ function valueInfo(field: number, name: string, shape: readonly number[]): Bytes
   return message(field, string(1, name), message(2, message(1, integer(1, FLOAT), message(2, ...dimensions))));
 }
 
+function attributeProto([name, value]: [string, number | readonly number[]]): Bytes {
+  const [INT, INTS] = [2, 7];
+  if (typeof value === "number") return message(5, string(1, name), integer(3, value), integer(20, INT));
+  return message(5, string(1, name), ...value.map((item) => integer(8, item)), integer(20, INTS));
+}
+
 function nodeProto({ op, inputs, outputs, domain, attributes = {} }: Node): Bytes {
-  const ATTRIBUTE_INT = 2;
   return message(
     1,
     ...inputs.map((name) => string(1, name)),
     ...outputs.map((name) => string(2, name)),
     string(3, `${op}_${outputs[0]}`),
     string(4, op),
-    ...Object.entries(attributes).map(([name, value]) => message(5, string(1, name), integer(3, value), integer(20, ATTRIBUTE_INT))),
+    ...Object.entries(attributes).map(attributeProto),
     ...(domain === undefined ? [] : [string(7, domain)]),
   );
 }
