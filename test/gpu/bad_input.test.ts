@@ -18,11 +18,13 @@ import { instrument } from "../support/instrument.ts";
 const STORAGE = 0x80;
 const COPY_SRC = 0x4;
 const COPY_DST = 0x8;
+/** The tile that compiles quickly everywhere. */
+const QUICK = { tile: "8x4" } as const;
 
 const device = await getDevice();
-const gpu = await requestGpu({ device });
+const gpu = await requestGpu({ device, tuning: QUICK });
 const otherDevice = await createDevice();
-const other = await requestGpu({ device: otherDevice });
+const other = await requestGpu({ device: otherDevice, tuning: QUICK });
 const watch = instrument(device);
 afterAll(() => {
   watch.restore();
@@ -112,7 +114,7 @@ const collect = async (p: unknown, options: object) => {
   for await (const _ of model.generate(any(p), options as object));
 };
 const limited = async (limits: object): Promise<Gpu> => {
-  const g = await requestGpu({ device });
+  const g = await requestGpu({ device, tuning: QUICK });
   Object.defineProperty(g, "limits", { value: { ...g.limits, ...limits } });
   return g;
 };
@@ -715,7 +717,7 @@ describe("out of memory", () => {
     ["uniforms", /^hom\.program/],
     ["a mask", /^hom\.mask/],
   ])("for %s: read() rejects with GpuOutOfMemoryError, the same call works later", async (_, label) => {
-    const own = await requestGpu({ device });
+    const own = await requestGpu({ device, tuning: QUICK });
     using small = await HomLayer.create(own, config, params);
     const run = () => small.forward(query, { context, mask: padding });
     const restore = failAllocations(device, label);
@@ -773,7 +775,7 @@ describe("out of memory", () => {
 
   it("a slab of a gigabyte, on an adapter that has none", async () => {
     const size = Math.min(device.limits.maxBufferSize, device.limits.maxStorageBufferBindingSize);
-    const own = await requestGpu({ device, tuning: { fusedSelectMaxDim: 0 } });
+    const own = await requestGpu({ device, tuning: { ...QUICK, fusedSelectMaxDim: 0 } });
     const wide = { dim: 4, order: 8, orderExpand: 64 };
     using big = await HomLayer.create(own, { ...wide, scratchBudget: 2 * size }, layerParams(5, wide));
     const rowsOfMoments = Math.floor(size / (8 * 64 * 4 * 4));
@@ -801,7 +803,7 @@ describe("a lost device", () => {
   ];
   it.each(ways)("%s: everything rejects or throws GpuLostError", async (_, lose) => {
     const ownDevice = await createDevice();
-    const own = await requestGpu({ device: ownDevice });
+    const own = await requestGpu({ device: ownDevice, tuning: QUICK });
     const mine = await HomLayer.create(own, config, params);
     const lm = await Hlm.create(own, hlm, hlmWeights);
     const x = Tensor.from(own, new Float32Array(query.size), query.shape);
@@ -855,14 +857,14 @@ describe("a lost device", () => {
 
   it("gpu.lost says why", async () => {
     const own = await createDevice();
-    const g = await requestGpu({ device: own });
+    const g = await requestGpu({ device: own, tuning: QUICK });
     own.destroy();
     expect((await g.lost).reason).toBe("destroyed");
   });
 
   it("work in flight when the device goes is reported, not left waiting", async () => {
     const own = await createDevice();
-    const g = await requestGpu({ device: own });
+    const g = await requestGpu({ device: own, tuning: QUICK });
     using mine = await HomLayer.create(g, config, params);
     using x = Tensor.from(g, new Float32Array(query.size), query.shape);
     const reading = mine.forward(x).read();

@@ -9,13 +9,15 @@ import { LAYER_F32 } from "../support/tolerances.ts";
 
 const MAP_READ = 0x1;
 const MIB = 1 << 20;
+/** The tile that compiles quickly everywhere. */
+const QUICK = { tile: "8x4" } as const;
 const device = await getDevice();
 const watch = instrument(device);
 afterAll(() => watch.restore());
 beforeEach(() => watch.reset());
 
-const slabs = await requestGpu({ device, tuning: { fusedSelectMaxDim: 0 } });
-const fused = await requestGpu({ device, tuning: { fusedSelectMaxDim: 256 } });
+const slabs = await requestGpu({ device, tuning: { ...QUICK, fusedSelectMaxDim: 0 } });
+const fused = await requestGpu({ device, tuning: { ...QUICK, fusedSelectMaxDim: 256 } });
 const adapter = slabs.info.description;
 const FORMS = [
   { form: "slabs", gpu: slabs, selection: ["gate", "linear"] },
@@ -29,17 +31,18 @@ const randomTensor = (gpu: Gpu, seed: number, batch: number, tokens: number): Te
   Tensor.from(gpu, normals32(seed, batch * tokens * dim), [batch, tokens, dim]);
 
 const ones = (size: number): Uint8Array => new Uint8Array(size).fill(1);
-/** Every mask for 2 rows of 130 tokens, or one of 260. */
-const MASKS: { name: string; mask: MaskSpec | undefined; packed?: boolean }[] = [
+/** Every mask for 2 rows of n tokens, or one of 2n. */
+const masksFor = (n: number): { name: string; mask: MaskSpec | undefined; packed?: boolean }[] => [
   { name: "none", mask: undefined },
-  { name: "padding", mask: { padding: ones(260) } },
-  { name: "lengths", mask: { lengths: Uint32Array.of(130, 7) } },
-  { name: "full", mask: { full: ones(2 * 130 * 130) } },
+  { name: "padding", mask: { padding: ones(2 * n) } },
+  { name: "lengths", mask: { lengths: Uint32Array.of(n, 7) } },
+  { name: "full", mask: { full: ones(2 * n * n) } },
   { name: "causal", mask: "causal" },
   { name: "blockCausal 4", mask: { blockCausal: 4 } },
   { name: "blockCausal 5", mask: { blockCausal: 5 } },
-  { name: "cuSeqlens", mask: { cuSeqlens: Uint32Array.of(0, 100, 100, 260) }, packed: true },
+  { name: "cuSeqlens", mask: { cuSeqlens: Uint32Array.of(0, 8, 8, 2 * n) }, packed: true },
 ];
+const MASKS = masksFor(130);
 
 describe.each(FORMS)("dispatches, $form", ({ gpu, selection }) => {
   it("an unmasked forward is moments, merge_moments and the selection: one submit, nothing read, copied or written", async () => {
@@ -110,7 +113,7 @@ describe("memory", () => {
   /** Scratch that a fresh device holds after one call, and the largest buffer that the call made. */
   async function run(length: number, mask: MaskSpec | undefined, scratchBudget: number, options: { queries?: number; fused?: boolean } = {}) {
     const { queries = length, fused: isFused = false } = options;
-    const own = await requestGpu({ device, tuning: { fusedSelectMaxDim: isFused ? 256 : 0 } });
+    const own = await requestGpu({ device, tuning: { ...QUICK, fusedSelectMaxDim: isFused ? 256 : 0 } });
     using layer = await HomLayer.create(own, { ...narrow, scratchBudget }, narrowParams);
     const { gpu } = layer;
     using context = Tensor.wrap(gpu, longContext.buffer, [1, length, narrow.dim]);
@@ -173,13 +176,14 @@ describe("memory", () => {
 
   it("200 rounds of create, forward, read, destroy leave nothing behind and compile once", async () => {
     const gpu = slabs;
-    const data = normals32(5, 2 * 130 * dim);
+    const data = normals32(5, 2 * 9 * dim);
+    const masks = masksFor(9);
     const round = async (i: number) => {
-      const { mask, packed } = MASKS[i % MASKS.length]!;
+      const { mask, packed } = masks[i % masks.length]!;
       using layer = await HomLayer.create(gpu, shape, params);
-      using x = Tensor.from(gpu, data, packed ? [1, 260, dim] : [2, 130, dim]);
+      using x = Tensor.from(gpu, data, packed ? [1, 18, dim] : [2, 9, dim]);
       using y = layer.forward(x, { mask });
-      using prepared = layer.createMask({ lengths: Uint32Array.of(3, 4) }, { batch: 2, queryLength: 130 });
+      using prepared = layer.createMask({ lengths: Uint32Array.of(3, 4) }, { batch: 2, queryLength: 9 });
       using z = packed ? undefined : layer.forward(x, { mask: prepared });
       if (i % 10 === 0) {
         await y.read();
@@ -213,7 +217,7 @@ describe("labels", () => {
   it("every object is labelled hom.*", async () => {
     const own = await createDevice();
     const seen = instrument(own);
-    const gpu = await requestGpu({ device: own });
+    const gpu = await requestGpu({ device: own, tuning: QUICK });
     using layer = await HomLayer.create(gpu, shape, params);
     for (const { mask, packed } of MASKS) {
       using x = randomTensor(gpu, 7, packed ? 1 : 2, packed ? 260 : 130);
@@ -237,7 +241,7 @@ describe("who owns the device", () => {
   it("a device brought along lives on after gpu.destroy()", async () => {
     const own = await createDevice();
     const seen = instrument(own);
-    const gpu = await requestGpu({ device: own });
+    const gpu = await requestGpu({ device: own, tuning: QUICK });
     using layer = await HomLayer.create(gpu, shape, params);
     using x = randomTensor(gpu, 8, 1, 9);
     await layer.forward(x).read();
@@ -246,7 +250,7 @@ describe("who owns the device", () => {
     gpu.destroy();
     expect(seen.deviceDestroyed).toBe(false);
     expect(seen.live(/^hom\.(scratch|empty)/)).toEqual([]);
-    const again = await requestGpu({ device: own });
+    const again = await requestGpu({ device: own, tuning: QUICK });
     using second = await HomLayer.create(again, shape, params);
     using y = second.forward(randomTensor(again, 8, 1, 9));
     expect((await y.read()).length).toBe(9 * dim);
@@ -265,7 +269,7 @@ describe("who owns the device", () => {
   it("several Gpus of a device share what is compiled", async () => {
     await HomLayer.create(slabs, shape, params).then((layer) => layer.destroy());
     watch.reset();
-    const other = await requestGpu({ device, tuning: { fusedSelectMaxDim: 0 } });
+    const other = await requestGpu({ device, tuning: { ...QUICK, fusedSelectMaxDim: 0 } });
     using layer = await HomLayer.create(other, shape, params);
     expect(watch.count("createShaderModule")).toBe(0);
     expect(layer.gpu).toBe(other);
