@@ -17,18 +17,17 @@ const adapter = info.description || info.architecture;
 const KINDS = ["none", "padding", "lengths", "full", "causal", "blockCausal", "cuSeqlens"] as const;
 type Kind = (typeof KINDS)[number];
 const ORDERS = [1, 2, 3, 4, 5, 6, 7, 8] as const;
-const ACTIVATIONS: readonly Activation[] = ["gelu", "tanh", "identity", "x_erf"];
 const DIMS = [1, 3, 5, 12, 33, 64, 65] as const;
 const LENGTHS = [1, 7, 63, 64, 65, 127, 128, 129, 257, 257, 1000, 1000] as const;
 const BLOCKS = [1, 2, 3, 4, 5, 8, 16, 100, 5000] as const;
 const OFFSETS = [0, 4, 12, 16, 48, 252, 256, 768, 1040] as const;
 /** Bytes of scratch as a multiple of the least that a layer accepts. */
-const BUDGETS = [1, 1, 1.3, 4, 1000] as const;
+const BUDGETS = [1, 1, 1.3, 1.3, 4, 1000] as const;
 const REPEATS = 3;
 /** Another number gives other cases. */
 const SEED = 0;
 /** Multiply-adds of a case in float64: what keeps the whole file short. */
-const MOST_WORK = 1e7;
+const MOST_WORK = 1.5e7;
 
 interface Tuned {
   readonly tile: "8x4" | "16x8";
@@ -65,19 +64,23 @@ async function tunedGpu(tuned: Tuned): Promise<Gpu> {
   return gpu;
 }
 
-/** Everything but kind and order is drawn from the seed; lengths are drawn again until the case is cheap enough. */
+/**
+ * Everything but kind and order is drawn from the seed; lengths are drawn again until the case is cheap enough. The first repeat is one of many slabs.
+ */
 function drawCase(kind: Kind, order: number, repeat: number): Case {
   const seed = SEED + 1000 * KINDS.indexOf(kind) + 10 * order + repeat;
   const draw = chooser(seed);
   const square = kind === "causal" || kind === "blockCausal" || kind === "cuSeqlens";
-  const dim = draw.of(DIMS);
-  const orderExpand = draw.integer(1, 3);
+  const thrifty = repeat === 0;
+  const dim = draw.of(thrifty && order > 4 ? DIMS.slice(0, 5) : DIMS);
+  const orderExpand = dim * order > 64 ? 1 : draw.integer(1, 3);
   for (;;) {
     const batch = kind === "cuSeqlens" ? 1 : draw.integer(1, 5);
-    const tokens = draw.of(LENGTHS);
+    const tokens = draw.of(thrifty ? [129, 257, 1000] : LENGTHS);
     const self = square ? draw.chance(0.7) : draw.chance(0.3);
     const queries = square || self ? tokens : draw.of(LENGTHS);
-    const activation = draw.of(ACTIVATIONS);
+    // Not every activation with every way of loading rows: compiling is what takes the time.
+    const activation = draw.of<Activation>(dim % 4 === 0 ? ["gelu", "tanh"] : ["gelu", "identity", "x_erf"]);
     const shape = { dim, order, orderExpand, activation };
     const width = order * orderExpand * dim;
     if (batch * width * (tokens * dim + 2 * queries * dim + (kind === "full" ? queries * tokens : 0)) > MOST_WORK) continue;
@@ -85,8 +88,11 @@ function drawCase(kind: Kind, order: number, repeat: number): Case {
     const offsets = Array.from({ length: 4 }, () => draw.of(OFFSETS));
     const blocks = { tile: "8x4", blockTokens: draw.of([8, 64]), prefixBlockTokens: draw.of([8, 32]) };
     // The large tile compiles slowly: with one activation only.
-    const tuned = { ...(activation === "gelu" && draw.chance(0.6) ? LARGE : blocks), fusedSelectMaxDim: draw.of([0, 256]) } as Tuned;
-    const budget = draw.of(BUDGETS);
+    const tuned = {
+      ...(thrifty ? SMALL : activation === "gelu" && draw.chance(0.6) ? LARGE : blocks),
+      fusedSelectMaxDim: draw.of([0, 256]),
+    } as Tuned;
+    const budget = thrifty ? 1 : draw.of(BUDGETS);
     const words = [
       `k${order} e${orderExpand} D${dim}`,
       `B${batch} T${queries} N${tokens}`,
@@ -192,8 +198,8 @@ describe.each(KINDS)("mask %s", (kind) => {
   it.each(cases.map((c) => [c.id, c] as const))("%s", (_, c) => check(c));
 
   it("was computed in several slabs in many of the cases above", () => {
-    expect(seen.get(kind)!.slabs).toBeGreaterThanOrEqual(3);
-    expect(seen.get(kind)!.sums).toBeGreaterThanOrEqual(3);
+    expect(seen.get(kind)!.slabs).toBeGreaterThanOrEqual(6);
+    expect(seen.get(kind)!.sums).toBeGreaterThanOrEqual(6);
   });
 });
 
