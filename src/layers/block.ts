@@ -1,4 +1,4 @@
-import { checkInteger } from "../checks.ts";
+import { checkInteger, checkOneOf, describe, rangeError, typeError } from "../checks.ts";
 import { WeightsError } from "../errors.ts";
 import type { Gpu } from "../runtime/gpu.ts";
 import type { BufferView } from "../runtime/program.ts";
@@ -6,6 +6,7 @@ import { Tensor } from "../runtime/tensor.ts";
 import type { GPUComputePassEncoder } from "../webgpu.ts";
 import { type HomConfig, type HomForwardOptions, HomLayer, type HomParams, type HomRecord } from "./hom.ts";
 import { LinearLayer } from "./linear.ts";
+import { checkTensor } from "./tensor_checks.ts";
 
 export interface HomBlockConfig extends HomConfig {
   /** f: the feed-forward part is f·D wide. */
@@ -33,8 +34,12 @@ export class HomBlock {
 
   static async create(gpu: Gpu, config: HomBlockConfig, params: HomParams): Promise<HomBlock> {
     const where = "HomBlock.create";
+    if (typeof config !== "object" || config === null) throw typeError(where, "config", "be an object", config);
+    if (typeof params !== "object" || params === null) throw typeError(where, "params", "be an object of Float32Arrays", params);
     const { ffwExpand, ...homConfig } = config;
     checkInteger(where, "ffwExpand", ffwExpand, 1);
+    // The feed-forward part reads and writes f32.
+    checkOneOf(where, "dtype", config.dtype ?? "f32", ["f32"]);
     const homParams = Object.fromEntries(Object.entries(params).flatMap(([key, value]) => (key.startsWith("hom.") ? [[key.slice(4), value]] : [])));
     const hom = await HomLayer.create(gpu, homConfig, homParams);
     const made: LinearLayer[] = [];
@@ -48,8 +53,13 @@ export class HomBlock {
         made.push(layer);
         return layer;
       };
-      const up = linear(first, config.dim, hidden, "gelu");
-      const down = linear(second, hidden, config.dim, "identity");
+      const { result, status } = gpu.guard(where, () => ({
+        up: linear(first, config.dim, hidden, "gelu"),
+        down: linear(second, hidden, config.dim, "identity"),
+      }));
+      const { up, down } = result;
+      const failure = await status;
+      if (failure) throw failure;
       await Promise.all([up.prepare(), down.prepare()]);
       return new HomBlock(gpu, config, hom, up, down);
     } catch (error) {
@@ -65,9 +75,14 @@ export class HomBlock {
 
   /** `[B, T, D]` -> `[B, T, D]`; options as in {@link HomLayer.forward}. */
   forward(query: Tensor, options: Omit<HomForwardOptions, "residual"> = {}): Tensor {
-    const mixed = this.hom.forward(query, { ...options, out: undefined, residual: query });
     const where = "HomBlock.forward";
     const { out } = options;
+    if (out) {
+      checkTensor(where, "out", out, this.gpu);
+      checkOneOf(where, "out's dtype", out.dtype, ["f32"]);
+      if (out.shape.join() !== query?.shape?.join()) throw rangeError(where, "out", `have shape [${query?.shape?.join(", ")}]`, out.shape);
+    }
+    const mixed = this.hom.forward(query, { ...options, out: undefined, residual: query });
     try {
       const { result, status } = this.gpu.guard(where, () => {
         const buffer = out?.buffer ?? Tensor.allocate(where, this.gpu, "hom.block.output", query.shape);
@@ -119,7 +134,7 @@ export function parameter(where: string, params: HomParams, key: string, shape: 
   const array = params[key];
   const size = shape.reduce((a, b) => a * b, 1);
   if (!(array instanceof Float32Array))
-    throw new WeightsError(`${where}: params must have a Float32Array ${JSON.stringify(key)} of shape [${shape.join(", ")}], got ${typeof array}`);
+    throw new WeightsError(`${where}: params must have a Float32Array ${JSON.stringify(key)} of shape [${shape.join(", ")}], got ${describe(array)}`);
   if (array.length !== size)
     throw new WeightsError(`${where}: params["${key}"] must have ${size} elements ([${shape.join(", ")}]), got ${array.length}`);
   const bad = array.findIndex((value) => !Number.isFinite(value));
