@@ -10,7 +10,7 @@ import {
   Tensor,
   WeightsError,
 } from "../../src/index.ts";
-import { Hlm } from "../../src/models/index.ts";
+import { Hlm, HomBlock } from "../../src/models/index.ts";
 import { createDevice, getDevice, takeUncapturedErrors } from "../support/gpu.ts";
 import { expectSameBits, layerParams, normals32 } from "../support/hom.ts";
 import { instrument } from "../support/instrument.ts";
@@ -86,6 +86,15 @@ const hlmWeights = Object.fromEntries(
 const model = await Hlm.create(gpu, hlm, hlmWeights);
 const destroyedModel = await Hlm.create(gpu, hlm, hlmWeights);
 destroyedModel.destroy();
+const blockConfig = { ...config, ffwExpand: 2 };
+const blockParams = {
+  ...Object.fromEntries(Object.entries(params).map(([key, value]) => [`hom.${key}`, value])),
+  "ffw.1.weight": normals32(60, 24 * dim),
+  "ffw.1.bias": normals32(61, 24),
+  "ffw.3.weight": normals32(62, 24 * dim),
+  "ffw.3.bias": normals32(63, dim),
+};
+const block = await HomBlock.create(gpu, blockConfig, blockParams);
 const ids = Int32Array.of(1, 2, 3, 4);
 const state = layer.createState({ batch });
 layer.append(state, context);
@@ -544,6 +553,52 @@ const rows: Row[] = [
   ],
   ["a query of another device", () => layer.query(state, foreign), TypeError, /^HomLayer.query: query must be on the layer's device/],
 
+  ["no block configuration", () => HomBlock.create(gpu, any(null), blockParams), TypeError, /^HomBlock.create: config must be an object, got null/],
+  [
+    "no block parameters",
+    () => HomBlock.create(gpu, blockConfig, any(undefined)),
+    TypeError,
+    /^HomBlock.create: params must be an object of Float32Arrays, got undefined/,
+  ],
+  [
+    "a block of no width inside",
+    () => HomBlock.create(gpu, { ...blockConfig, ffwExpand: 0 }, blockParams),
+    RangeError,
+    /^HomBlock.create: ffwExpand must be an integer >= 1, got 0/,
+  ],
+  [
+    "a block of halves",
+    () => HomBlock.create(gpu, { ...blockConfig, dtype: "f16" }, blockParams),
+    TypeError,
+    /^HomBlock.create: dtype must be one of "f32", got "f16"/,
+  ],
+  [
+    "a block without a bias",
+    () => HomBlock.create(gpu, blockConfig, { ...blockParams, "ffw.3.bias": any(undefined) }),
+    WeightsError,
+    /^HomBlock.create: params must have a Float32Array "ffw.3.bias" of shape \[12\], got undefined/,
+  ],
+  [
+    "NaN in a block",
+    () => HomBlock.create(gpu, blockConfig, { ...blockParams, "ffw.1.bias": new Float32Array(24).fill(Number.NaN) }),
+    WeightsError,
+    /params\["ffw.1.bias"\] must be finite, got NaN at element 0/,
+  ],
+  [
+    "a block's out of another shape",
+    () => block.forward(query, { out: threeRows }),
+    RangeError,
+    /^HomBlock.forward: out must have shape \[2, 5, 12\], got \[3, 7, 12\]/,
+  ],
+  ["a block's destroyed out", () => block.forward(query, { out: dead }), TypeError, /^HomBlock.forward: out must be alive, got a destroyed tensor/],
+  [
+    "a block's out of halves",
+    () => block.forward(query, { out: halves }),
+    TypeError,
+    /^HomBlock.forward: out's dtype must be one of "f32", got "f16"/,
+  ],
+  ["a block's query that is none", () => block.forward(any(5)), TypeError, /query must be a Tensor, got 5/],
+
   ["no vocabulary", () => Hlm.create(gpu, { ...hlm, vocabSize: 0 }, hlmWeights), RangeError, /^Hlm.create: vocabSize must be an integer >= 1, got 0/],
   ["an odd width", () => Hlm.create(gpu, { ...hlm, dim: 5 }, hlmWeights), RangeError, /^Hlm.create: dim must be even.* got 5/],
   [
@@ -737,6 +792,17 @@ describe("out of memory", () => {
     restore();
     expect(error).toBeInstanceOf(GpuOutOfMemoryError);
     expect((error as Error).message).toMatch(/^HomLayer.create: the device is out of memory/);
+  });
+
+  it("for the weights inside a block or a model: create() rejects, nothing is left behind", async () => {
+    const live = watch.liveBuffers;
+    for (const create of [() => HomBlock.create(gpu, blockConfig, blockParams), () => Hlm.create(gpu, hlm, hlmWeights)]) {
+      const restore = failAllocations(device, /^hom\.ffw.*weights$/);
+      const error = await failureOf(create);
+      restore();
+      expect(error).toBeInstanceOf(GpuOutOfMemoryError);
+    }
+    expect(watch.liveBuffers).toBe(live);
   });
 
   it("for a tensor: read() of it and of what depends on it rejects", async () => {
