@@ -12,6 +12,8 @@ export function instrument() {
   const counts = { dispatches: 0, submits: 0, liveBytes: 0, liveBuffers: 0, peakBytes: 0 };
   /** @type {GPUDevice[]} */
   const devices = [];
+  /** @type {string[]} */
+  const complaints = [];
   /** @type {RecordedDispatch[] | undefined} */
   let recording;
   /** Of passes that are being recorded. @type {WeakMap<object, { device: GPUDevice, pipeline?: GPUComputePipeline, groups: RecordedDispatch["groups"] }>} */
@@ -39,6 +41,7 @@ export function instrument() {
       async function (...args) {
         const device = await original.apply(this, args);
         devices.push(device);
+        device.addEventListener("uncapturederror", (/** @type {GPUUncapturedErrorEvent} */ event) => complaints.push(event.error.message));
         return device;
       },
   );
@@ -154,6 +157,8 @@ export function instrument() {
     counts,
     /** Every device that was requested. */
     devices,
+    /** Errors of these devices that nobody caught. */
+    complaints,
     /** Resolves when all submitted work of all devices is done. */
     async done() {
       await Promise.all(devices.map((device) => device.queue.onSubmittedWorkDone()));

@@ -193,11 +193,13 @@ function references() {
 async function check(entry, client, wanted) {
   const { rows = [0], width = 4, length, values } = wanted ?? {};
   const got = await client.driver.read(rows, width);
-  if (got.notFinite > 0) return fail(entry, "wrong", `${got.notFinite} of ${got.length} numbers are not finite`);
+  const wrong = (/** @type {string} */ reason) =>
+    fail(entry, "wrong", [reason, ...got.complaints.map((text) => `the device said: ${text}`)].join("; "));
+  if (got.notFinite > 0) return wrong(`${got.notFinite} of ${got.length} numbers are not finite`);
   if (!values) return;
-  if (length !== undefined && got.length !== length) return fail(entry, "wrong", `the output has ${got.length} numbers instead of ${length}`);
+  if (length !== undefined && got.length !== length) return wrong(`the output has ${got.length} numbers instead of ${length}`);
   entry.error = relativeError(got.values, values);
-  if (!(entry.error <= GATE)) fail(entry, "wrong", `relative error ${entry.error.toExponential(1)} against float64, more than ${GATE}`);
+  if (!(entry.error <= GATE)) wrong(`relative error ${entry.error.toExponential(1)} against float64, more than ${GATE.toExponential()}`);
 }
 
 /** @param {EntryResult} entry @param {EntryResult["status"]} status @param {string} reason */

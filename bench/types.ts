@@ -123,8 +123,8 @@ export interface Driver {
   counts(): Promise<Counts>;
   /** Restarts a stream and decodes this many tokens. */
   restart(calls: number): Promise<void>;
-  /** Rows of the last output, and how many of all its numbers are not finite. */
-  read(rows: readonly number[], width: number): Promise<{ values: number[]; length: number; notFinite: number }>;
+  /** Rows of the last output, how many of all its numbers are not finite, and what the devices complained about so far. */
+  read(rows: readonly number[], width: number): Promise<{ values: number[]; length: number; notFinite: number; complaints: string[] }>;
   /** Milliseconds of each dispatch of one call by the GPU's clock; empty where there is no such clock. */
   kernels(rounds: number): Promise<{ kernel: string; ms: number }[]>;
 }

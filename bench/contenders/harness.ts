@@ -64,7 +64,8 @@ export function drive(load: () => Promise<Contender>): void {
     async read(rows, width) {
       const output = await current().read();
       const values = rows.flatMap((row) => [...output.subarray(row * width, (row + 1) * width)]);
-      return { values, length: output.length, notFinite: output.reduce((n, value) => (Number.isFinite(value) ? n : n + 1), 0) };
+      const notFinite = output.reduce((n, value) => (Number.isFinite(value) ? n : n + 1), 0);
+      return { values, length: output.length, notFinite, complaints: instruments.complaints.slice(0, 1) };
     },
 
     async kernels(rounds) {
