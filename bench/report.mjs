@@ -284,8 +284,8 @@ ${section(
     contenders.map(({ name, title, version, weight }) => [
       `${escaped(name)}: ${escaped(title)}`,
       escaped(version),
-      megabytes(weight?.gzip),
-      megabytes(weight?.bytes),
+      withPrefix(weight?.gzip ?? Number.NaN, "B"),
+      withPrefix(weight?.bytes ?? Number.NaN, "B"),
     ]),
   ),
 )}
