@@ -85,6 +85,7 @@ function layerGroup(id, shape, mask) {
     id,
     title: `the layer, ${describeShape(task)}${mask === "none" ? "" : `, ${mask}`}`,
     kind: "layer",
+    ...(mask === "causal" && { series: "causal layer", size: shape.tokens }),
     entries: [
       { name: "homm", contender: "homm", task, role: "contender" },
       ...peers.map((name) => /** @type {Entry} */ ({ name, contender: name, task, role: "contender" })),

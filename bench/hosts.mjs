@@ -9,7 +9,7 @@ import { root } from "../scripts/setup.mjs";
 
 /** @typedef {import("./types.ts").Driver} Driver */
 /** @typedef {{ driver: Driver, files: Set<string>, close(): Promise<void> }} Client `files`: what the page has fetched of its bundle so far */
-/** @typedef {{ name: string, version: string, connect(folder: string, contender: string): Promise<Client>, restart(): Promise<void>, close(): Promise<void> }} Host */
+/** @typedef {{ name: string, version: string, connect(folder: string, contender: string): Promise<Client>, restart(): Promise<boolean>, close(): Promise<void> }} Host `restart` says whether it ended the clients, too */
 
 const METHODS = /** @type {const} */ (["machine", "open", "run", "counts", "restart", "read", "kernels"]);
 
@@ -68,6 +68,7 @@ export async function browserHost() {
     async restart() {
       await browser.close();
       browser = await launch();
+      return true;
     },
     async close() {
       await browser.close();
@@ -134,7 +135,9 @@ export async function nodeHost() {
         },
       };
     },
-    async restart() {},
+    async restart() {
+      return false;
+    },
     async close() {},
   };
 }

@@ -59,6 +59,7 @@ export class Runner {
       const rounds = await this.#open(entry, client, reference);
       if (entry.status === "ok") running.push({ entry, client, rounds });
       else await close(client);
+      if (/** @type {EntryResult} */ (entry).status === "failed") await this.#recover(running, reference);
     }
     const most = Math.max(0, ...running.map(({ rounds }) => rounds));
     for (let round = 0; round < most; round++) {
@@ -73,10 +74,24 @@ export class Runner {
       if (entry.status === "ok") await this.#finish(group, entry, client);
       await close(client);
     }
-    // After a crash the browser would give new pages no GPU, or another one.
-    if (entries.some(({ status }) => status === "failed")) await this.#host.restart();
+    // One that failed in a round may have crashed the GPU process as well.
+    if (running.some(({ entry }) => entry.status === "failed")) await this.#host.restart();
     this.#progress("");
     return { ...group, entries };
+  }
+
+  /**
+   * What failed may have taken the GPU along, or keep it busy: a new browser, in which those that were open are opened again.
+   * @param {{ entry: EntryResult, client: Client, rounds: number }[]} running @param {ReturnType<typeof references>} reference
+   */
+  async #recover(running, reference) {
+    if (!(await this.#host.restart())) return;
+    for (const turn of running) {
+      const client = await this.#connect(turn.entry);
+      if (!client) continue;
+      turn.client = client;
+      turn.rounds = await this.#open(turn.entry, client, reference);
+    }
   }
 
   /** @param {Group} group @param {EntryResult} entry */
