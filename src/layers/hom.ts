@@ -3,7 +3,7 @@ import { WeightsError } from "../errors.ts";
 import { weightBytes } from "../ops/op.ts";
 import { ACTIVATIONS, type Activation } from "../ops/types.ts";
 import type { Gpu } from "../runtime/gpu.ts";
-import type { Dtype, WeightDtype } from "../runtime/kernel.ts";
+import { type Dtype, TILES, type WeightDtype } from "../runtime/kernel.ts";
 import { type BufferView, Program, planOffset } from "../runtime/program.ts";
 import { ProgramCache } from "../runtime/program_cache.ts";
 import { allOf, checkGpu, Tensor } from "../runtime/tensor.ts";
@@ -397,9 +397,15 @@ export class HomLayer {
 
   /** Unmasked and causal calls on aligned tensors find their kernels compiled; others compile at their first use. */
   async #compile(): Promise<void> {
-    const shape = { batch: 1, queryLength: 1, contextLength: 1, query: 0, context: 0, out: 0 };
+    const { config, gpu } = this;
     const masks = [{ kind: "none" }, { kind: "causal", ahead: 1 }] as const;
-    const steps = masks.flatMap((mask) => planHom(this.config, this.gpu.tuning, this.gpu.limits, { ...shape, mask }).steps);
+    // Few rows take a small tile, others the adapter's largest.
+    const lengths = [1, TILES[gpu.tuning.tile].rows];
+    const dtypes = { queryDtype: config.dtype, contextDtype: config.dtype, outDtype: config.dtype };
+    const steps = lengths.flatMap((length) => {
+      const call = { batch: 1, queryLength: length, contextLength: length, query: 0, context: 0, out: 0, ...dtypes };
+      return masks.flatMap((mask) => planHom(config, gpu.tuning, gpu.limits, { ...call, mask }).steps);
+    });
     await Promise.all([...steps.map(({ kernel, variant }) => this.gpu.prepare(kernel, variant)), this.stream.prepare()]);
   }
 }

@@ -1,6 +1,6 @@
 import { planLinear } from "../ops/linear.ts";
 import type { Gpu } from "../runtime/gpu.ts";
-import type { Step, WeightDtype } from "../runtime/kernel.ts";
+import { type Step, TILES, type WeightDtype } from "../runtime/kernel.ts";
 import { type BufferView, Program, planOffset } from "../runtime/program.ts";
 import { ProgramCache } from "../runtime/program_cache.ts";
 import type { GPUBuffer, GPUComputePassEncoder } from "../webgpu.ts";
@@ -46,9 +46,8 @@ export class LinearLayer {
 
   /** Compiles what `record` will use. */
   async prepare(): Promise<void> {
-    await Promise.all(
-      [0, undefined].map((residual) => this.#plan(1, 0, 0, residual)).flatMap((steps) => steps.map((s) => this.#gpu.prepare(s.kernel, s.variant))),
-    );
+    const steps = [1, TILES[this.#gpu.tuning.tile].rows].flatMap((rows) => [0, undefined].flatMap((residual) => this.#plan(rows, 0, 0, residual)));
+    await Promise.all(steps.map(({ kernel, variant }) => this.#gpu.prepare(kernel, variant)));
   }
 
   record(pass: GPUComputePassEncoder, { x, y, residual, rows }: LinearRecord): void {

@@ -155,7 +155,9 @@ export class HomStream {
 
   /** Kernels of single steps, compiled before the first. */
   async prepare(): Promise<void> {
-    const { steps } = this.#plan({ kind: "step" }, 1, 1, {});
+    // Where a view starts and what it holds decide the kernels, its buffer does not.
+    const view = { byteOffset: 0, dtype: this.#config.dtype } as BufferView;
+    const { steps } = this.#plan({ kind: "step" }, 1, 1, { x: view, out: view });
     await Promise.all(steps.map(({ kernel, variant }) => this.#gpu.prepare(kernel, variant)));
   }
 
