@@ -102,6 +102,37 @@ describe.each(FORMS)("dispatches, $form", ({ gpu, selection }) => {
   });
 });
 
+describe("compilation", () => {
+  it.each([
+    { tuning: { tile: "8x4", fusedSelectMaxDim: 0 } as const, dtype: "f32" as const },
+    { tuning: { tile: "8x4", fusedSelectMaxDim: 256 } as const, dtype: "f32" as const },
+    { tuning: { tile: "8x4", fusedSelectMaxDim: 0 } as const, dtype: "f16" as const },
+    { tuning: { tile: "16x8", fusedSelectMaxDim: 0 } as const, dtype: "f32" as const },
+  ])("create() compiles what unmasked and causal calls and steps use: $tuning $dtype", async ({ tuning, dtype }) => {
+    const own = await createDevice();
+    const seen = instrument(own);
+    const gpu = await requestGpu({ device: own, tuning });
+    using layer = await HomLayer.create(gpu, { ...shape, dtype }, params);
+    expect(seen.count("createComputePipeline"), "compiled while somebody waits").toBe(0);
+    expect(seen.count("createComputePipelineAsync")).toBeGreaterThan(3);
+    const compiled = seen.count("createShaderModule");
+    for (const tokens of [1, 130]) {
+      using x = Tensor.from(gpu, normals32(1, 2 * tokens * dim), [2, tokens, dim], { dtype });
+      using y = layer.forward(x);
+      using z = layer.forward(x, { mask: "causal" });
+      using w = layer.forward(x, { mask: { lengths: Uint32Array.of(1, tokens) } });
+      await Promise.all([y.read(), z.read(), w.read()]);
+    }
+    using one = Tensor.from(gpu, normals32(1, dim), [1, 1, dim], { dtype });
+    using state = layer.createState({ batch: 1 });
+    layer.step(state, one).destroy();
+    expect(seen.created.filter(({ method }) => method === "createComputePipeline")).toEqual([]);
+    expect(seen.count("createShaderModule")).toBe(compiled);
+    gpu.destroy();
+    own.destroy();
+  });
+});
+
 describe("memory", () => {
   const [short, long] = [1000, 200_000];
   // Narrow, so that 200,000 tokens are quick.
