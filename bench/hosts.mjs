@@ -58,7 +58,7 @@ export async function browserHost() {
           try {
             return await page.evaluate(`globalThis.contender.${name}(...${JSON.stringify(args)})`);
           } catch (error) {
-            const message = /** @type {Error} */ (error).message.replace(/^page\.evaluate: (\w*Error: )?/, "").split("\n    at ")[0] ?? "";
+            const message = /** @type {Error} */ (error).message.replace(/^page\.evaluate: (\w+: )?/, "").split("\n    at ")[0] ?? "";
             throw new Error([message, ...problems.splice(0)].join("; "));
           }
         }),
