@@ -1,5 +1,6 @@
 export { GpuLostError, GpuOutOfMemoryError, GpuUnavailableError, WeightsError } from "./errors.ts";
-export { type HomConfig, type HomForwardOptions, HomLayer, type HomParams, type HomPlanOptions, type HomPlanReport } from "./layers/hom.ts";
+export { type HomForwardOptions, HomLayer, type HomPlanOptions, type HomPlanReport } from "./layers/hom.ts";
+export type { HomConfig, HomParams } from "./layers/hom_config.ts";
 export { HomMask, type MaskShape, type MaskSpec } from "./layers/mask.ts";
 export { HomState, type HomStateConfig } from "./layers/state.ts";
 export type { AppendOptions, QueryOptions, StepOptions } from "./layers/stream.ts";

@@ -4,7 +4,8 @@ import type { Gpu } from "../runtime/gpu.ts";
 import type { BufferView } from "../runtime/program.ts";
 import { Tensor } from "../runtime/tensor.ts";
 import type { GPUComputePassEncoder } from "../webgpu.ts";
-import { type HomConfig, type HomForwardOptions, HomLayer, type HomParams, type HomRecord } from "./hom.ts";
+import { type HomForwardOptions, HomLayer, type HomRecord } from "./hom.ts";
+import type { HomConfig, HomParams } from "./hom_config.ts";
 import { LinearLayer } from "./linear.ts";
 import { checkTensor } from "./tensor_checks.ts";
 

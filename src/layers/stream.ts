@@ -4,7 +4,7 @@ import { type BufferView, Program, planOffset } from "../runtime/program.ts";
 import { ProgramCache } from "../runtime/program_cache.ts";
 import { Tensor } from "../runtime/tensor.ts";
 import type { GPUBuffer, GPUCommandEncoder, GPUComputePassEncoder } from "../webgpu.ts";
-import type { HomConfig } from "./hom.ts";
+import type { HomConfig } from "./hom_config.ts";
 import { checkCuSeqlens, checkLengths } from "./mask.ts";
 import { blockTokensFor, firstBlocks } from "./planner.ts";
 import type { HomState } from "./state.ts";
