@@ -1,3 +1,4 @@
+import { rangeError, raw } from "../checks.ts";
 import { planLinear } from "../ops/linear.ts";
 import type { Gpu } from "../runtime/gpu.ts";
 import { type Step, TILES, type WeightDtype } from "../runtime/kernel.ts";
@@ -37,6 +38,17 @@ export class LinearLayer {
     const packed = packLinear([{ weight, bias, outer: { count: 1, width: config.outer } }], { count: 1, width: config.inner });
     const { weightDtype = "f32" } = config;
     const stored = encodeWeights(config.label, packed, Math.ceil(config.outer / 4) * 4, weightDtype);
+    const most = Math.min(gpu.limits.maxStorageBufferBindingSize, gpu.limits.maxBufferSize);
+    if (stored.byteLength > most) {
+      const hint = "use f16, i8 or i4 weights, or another device";
+      throw rangeError(
+        "LinearLayer",
+        `the weights of ${config.label}`,
+        `fit in a binding of ${most} bytes on this device`,
+        raw(`${stored.byteLength} bytes`),
+        hint,
+      );
+    }
     this.#weights = gpu.upload(`hom.${config.label}.weights`, stored);
   }
 
