@@ -238,10 +238,7 @@ export class HomState {
     tokens.forEach((n, b) => {
       count[b] = (count[b] ?? 0) + n;
     });
-    this.#contents.additions++;
-    let full = 0;
-    for (let n = this.#contents.additions; full < STATE_LEVELS - 1 && n % STATE_LEVEL_SIZE === 0; n /= STATE_LEVEL_SIZE) full++;
-    this.#writeEntry(full, [0, 0, 0], divisors === "after" ? count.map(asDivisor) : before);
+    this.#writeEntry(this.#countAddition(), [0, 0, 0], divisors === "after" ? count.map(asDivisor) : before);
   }
 
   /**
@@ -255,12 +252,9 @@ export class HomState {
     const slot = contents.taken % ring;
     const leaves = contents.taken >= window;
     contents.taken++;
-    contents.additions++;
     contents.count.fill(Math.min(contents.taken, window));
-    let full = 0;
-    for (let n = contents.additions; full < STATE_LEVELS - 1 && n % STATE_LEVEL_SIZE === 0; n /= STATE_LEVEL_SIZE) full++;
     const leaving = (contents.taken - 1 - window + ring) % ring;
-    this.#writeEntry(full, [slot * batch, leaves ? leaving * batch : 0, leaves ? 1 : 0], contents.count);
+    this.#writeEntry(this.#countAddition(), [slot * batch, leaves ? leaving * batch : 0, leaves ? 1 : 0], contents.count);
     return { slot };
   }
 
@@ -278,6 +272,14 @@ export class HomState {
   /** @internal */
   follow(status: Promise<Error | undefined>): void {
     this.#status = allOf([this.#status, status]);
+  }
+
+  /** @returns how many partial sums, from the first up, are full with this addition */
+  #countAddition(): number {
+    let n = ++this.#contents.additions;
+    let full = 0;
+    for (; full < STATE_LEVELS - 1 && n % STATE_LEVEL_SIZE === 0; n /= STATE_LEVEL_SIZE) full++;
+    return full;
   }
 
   #writeEntry(full: number, window: readonly [number, number, number], counts: readonly number[]): void {
