@@ -4,6 +4,8 @@ export { type FfwKeys, feedForward, homBlock } from "./block.ts";
 export { embed } from "./embed.ts";
 export { gate } from "./gate.ts";
 export { HLM_LOSS_MAX, type HlmArguments, type HlmConfig, hlmLoss, hlmReference } from "./hlm.ts";
+export { type HlmBackwardArguments, type HlmGradients, hlmBackward } from "./hlm_backward.ts";
+export { type AdamWSettings, HlmTraining } from "./hlm_training.ts";
 export { type HomArguments, homMoments, homReference, MASK_EPSILON } from "./hom.ts";
 export { linear } from "./linear.ts";
 export { maskMoments } from "./mask_moments.ts";
