@@ -6,6 +6,8 @@ import type { HomParams, HomShape } from "./types.ts";
 
 /** m [M] of one token x [D] */
 export type Expander = (row: Float64Array, m: Float64Array) => void;
+/** The same where moments depend on the token's position; `token` is its row of x. */
+export type TokenExpander = (row: Float64Array, m: Float64Array, token: number) => void;
 
 /** z = act(x·ho_projᵀ + b) in k chunks of width e·D; m₁ = z₁, m_i = z_i ⊙ m_{i-1}. */
 export function momentExpander(where: string, params: HomParams, shape: HomShape): Expander {
@@ -85,7 +87,7 @@ export function moments(
 /** sum += Σ weight_n · m_n; row and m are scratch. Returns Σ weight_n. */
 export function addTokens(
   x: ArrayLike<number>,
-  expand: Expander,
+  expand: TokenExpander,
   start: number,
   end: number,
   weights: ArrayLike<number> | undefined,
@@ -100,7 +102,7 @@ export function addTokens(
     total += weight;
     if (weight === 0) continue;
     loadRow(x, n, row);
-    expand(row, m);
+    expand(row, m, n);
     addScaled(sum, m, 0, weight);
   }
   return total;
