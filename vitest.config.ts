@@ -11,7 +11,7 @@ export default defineConfig({
   test: {
     projects: [
       {
-        test: { name: "unit", include: ["test/*.test.ts", "test/{unit,reference,weights}/**/*.test.ts"], testTimeout: 20_000 },
+        test: { name: "unit", include: ["test/*.test.ts", "test/{unit,reference,weights,train}/**/*.test.ts"], testTimeout: 20_000 },
       },
       {
         test: {

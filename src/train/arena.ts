@@ -1,0 +1,184 @@
+import { padded } from "../layers/params.ts";
+import type { HlmConfig } from "../models/hlm_weights.ts";
+import { BIND_ALIGNMENT } from "../runtime/kernel.ts";
+import { Random } from "./random.ts";
+
+/** A Linear layer of the checkpoint inside a packed matrix. */
+export interface ArenaLinear {
+  /** `<name>.weight` and `<name>.bias`. */
+  readonly name: string;
+  readonly inner: number;
+  readonly outer: number;
+  /** The padded channels: `count` stretches of `width`, each padded to a multiple of 4. */
+  readonly chunks: { readonly inner: number; readonly outer: number };
+  /** First column of the packed matrix. */
+  readonly column: number;
+}
+
+/** A matrix as the kernels read it: `[rows + 1, columns]`, the weights transposed, the last row the biases; or the token table as it is. */
+export interface ArenaMatrix {
+  readonly name: string;
+  /** In bytes, a multiple of 256. */
+  readonly offset: number;
+  readonly rows: number;
+  readonly columns: number;
+  readonly size: number;
+  /** The Linears side by side; none: `[rows, columns]` of `<name>.weight`, row-major and without a bias. */
+  readonly linears: readonly ArenaLinear[];
+}
+
+/** Elements [start, end) of the arena. */
+export interface ArenaRange {
+  readonly start: number;
+  readonly end: number;
+}
+
+/**
+ * Where every trained tensor of a model lies in one buffer. Gradients and optimiser moments have buffers of the same layout, so that what works
+ * element by element needs to know nothing of matrices. Padding is 0 everywhere and stays so.
+ */
+export interface ArenaLayout {
+  readonly matrices: readonly ArenaMatrix[];
+  /** Bytes of the whole, a multiple of 256. */
+  readonly size: number;
+}
+
+export function arenaLayout(config: HlmConfig): ArenaLayout {
+  const { vocabSize: V, dim: D, layers, order: k, orderExpand, ffwExpand } = config;
+  const E = orderExpand * D;
+  const matrices: ArenaMatrix[] = [];
+  let size = 0;
+  const add = (name: string, rows: number, columns: number, linears: readonly ArenaLinear[]) => {
+    const bytes = (rows + (linears.length > 0 ? 1 : 0)) * columns * 4;
+    matrices.push({ name, offset: size, rows, columns, size: bytes, linears });
+    size += Math.ceil(bytes / BIND_ALIGNMENT) * BIND_ALIGNMENT;
+  };
+  const linear = (name: string, inner: number, outer: number, chunks = { inner: 1, outer: 1 }, column = 0): ArenaLinear => ({
+    name,
+    inner,
+    outer,
+    chunks,
+    column,
+  });
+  const single = (name: string, inner: number, outer: number) => add(name, padded(inner), padded(outer), [linear(name, inner, outer)]);
+
+  add("token_emb", V, D, []);
+  single("pos_emb.0", D, 2 * D);
+  single("pos_emb.2", 2 * D, D);
+  for (let i = 0; i < layers; i++) {
+    const prefix = `layers.${i}.`;
+    const moments = { inner: 1, outer: k };
+    const half = k * padded(E);
+    add(`${prefix}projections`, padded(D), 2 * half, [
+      linear(`${prefix}hom.ho_proj`, D, k * E, moments),
+      linear(`${prefix}hom.se_proj`, D, k * E, moments, half),
+    ]);
+    add(`${prefix}ag`, half, padded(D), [linear(`${prefix}hom.ag_proj`, k * E, D, { inner: k, outer: 1 })]);
+    single(`${prefix}ffw.0`, D, ffwExpand * D);
+    single(`${prefix}ffw.2`, ffwExpand * D, D);
+  }
+  single("output_proj", D, V);
+  return { matrices, size };
+}
+
+/** Where parameter [outer, inner] of a checkpoint lies: calls back with its index there and in the arena. */
+function eachElement(matrix: ArenaMatrix, part: ArenaLinear, weight: (index: number, at: number) => void, bias: (index: number, at: number) => void) {
+  const base = matrix.offset / 4;
+  const innerWidth = part.inner / part.chunks.inner;
+  const outerWidth = part.outer / part.chunks.outer;
+  for (let o = 0; o < part.outer; o++) {
+    const column = part.column + Math.floor(o / outerWidth) * padded(outerWidth) + (o % outerWidth);
+    for (let i = 0; i < part.inner; i++) {
+      const row = Math.floor(i / innerWidth) * padded(innerWidth) + (i % innerWidth);
+      weight(o * part.inner + i, base + row * matrix.columns + column);
+    }
+    bias(o, base + matrix.rows * matrix.columns + column);
+  }
+}
+
+/** Parameters by checkpoint name; a Linear without a bias gets zeros. */
+export function packArena(layout: ArenaLayout, params: Readonly<Record<string, ArrayLike<number>>>): Float32Array<ArrayBuffer> {
+  const arena = new Float32Array(layout.size / 4);
+  for (const matrix of layout.matrices) {
+    if (matrix.linears.length === 0) arena.set(params[`${matrix.name}.weight`] ?? [], matrix.offset / 4);
+    for (const part of matrix.linears) {
+      const weight = params[`${part.name}.weight`] ?? [];
+      const bias = params[`${part.name}.bias`];
+      eachElement(
+        matrix,
+        part,
+        (i, at) => {
+          arena[at] = weight[i] ?? 0;
+        },
+        (o, at) => {
+          arena[at] = bias?.[o] ?? 0;
+        },
+      );
+    }
+  }
+  return arena;
+}
+
+export interface ArenaTensor {
+  readonly shape: readonly number[];
+  readonly data: Float32Array<ArrayBuffer>;
+}
+
+/** The inverse of `packArena`. */
+export function unpackArena(layout: ArenaLayout, arena: Float32Array): Record<string, ArenaTensor> {
+  const tensors: Record<string, ArenaTensor> = {};
+  for (const matrix of layout.matrices) {
+    if (matrix.linears.length === 0) {
+      const data = arena.slice(matrix.offset / 4, matrix.offset / 4 + matrix.rows * matrix.columns);
+      tensors[`${matrix.name}.weight`] = { shape: [matrix.rows, matrix.columns], data };
+    }
+    for (const part of matrix.linears) {
+      const weight = new Float32Array(part.outer * part.inner);
+      const bias = new Float32Array(part.outer);
+      eachElement(
+        matrix,
+        part,
+        (i, at) => {
+          weight[i] = arena[at] ?? 0;
+        },
+        (o, at) => {
+          bias[o] = arena[at] ?? 0;
+        },
+      );
+      tensors[`${part.name}.weight`] = { shape: [part.outer, part.inner], data: weight };
+      tensors[`${part.name}.bias`] = { shape: [part.outer], data: bias };
+    }
+  }
+  return tensors;
+}
+
+/** What weight decay applies to: tensors of two axes, not biases. */
+export function decayedRanges(layout: ArenaLayout): ArenaRange[] {
+  return layout.matrices.map(({ offset, rows, columns }) => ({ start: offset / 4, end: offset / 4 + rows * columns }));
+}
+
+/** Streams of a seed from here on initialise weights, one a tensor. */
+const FIRST_STREAM = 16;
+
+/**
+ * Weights to begin with, as the original begins: a Linear U(-1/√inner, 1/√inner) with a bias of 0, but output_proj N(0, 0.02²); the token
+ * embedding N(0, 1).
+ */
+export function initialParams(config: HlmConfig, seed: number): Record<string, Float32Array<ArrayBuffer>> {
+  const params: Record<string, Float32Array<ArrayBuffer>> = {};
+  let stream = FIRST_STREAM;
+  for (const matrix of arenaLayout(config).matrices) {
+    if (matrix.linears.length === 0) {
+      const random = new Random(seed, stream++);
+      params[`${matrix.name}.weight`] = Float32Array.from({ length: matrix.rows * matrix.columns }, () => random.normal());
+    }
+    for (const { name, inner, outer } of matrix.linears) {
+      const random = new Random(seed, stream++);
+      const bound = 1 / Math.sqrt(inner);
+      const draw = name === "output_proj" ? () => 0.02 * random.normal() : () => bound * (2 * random.uniform() - 1);
+      params[`${name}.weight`] = Float32Array.from({ length: outer * inner }, draw);
+      params[`${name}.bias`] = new Float32Array(outer);
+    }
+  }
+  return params;
+}
