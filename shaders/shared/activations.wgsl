@@ -28,16 +28,20 @@ fn gelu(v: vec4f) -> vec4f {
   return max(v, vec4f()) - a * normal_tail(a);
 }
 
-// v * erf(v); the series keeps the relative error small where 1 - 2 Phi would cancel.
-fn x_erf(v: vec4f) -> vec4f {
-  let a = abs(v);
-  let s = min(v * v, vec4f(0.25));
+// erf(v) / v / (2 / sqrt(pi)), s = v² <= 0.25
+fn erf_series(s: vec4f) -> vec4f {
   var series = fma(s, vec4f(-7.5757576e-4), vec4f(4.6296296e-3));
   series = fma(s, series, vec4f(-0.023809524));
   series = fma(s, series, vec4f(0.1));
   series = fma(s, series, vec4f(-0.33333334));
-  series = fma(s, series, vec4f(1.0));
-  let near = 1.1283792 * s * series;
+  return fma(s, series, vec4f(1.0));
+}
+
+// v * erf(v); the series keeps the relative error small where 1 - 2 Phi would cancel.
+fn x_erf(v: vec4f) -> vec4f {
+  let a = abs(v);
+  let s = min(v * v, vec4f(0.25));
+  let near = 1.1283792 * s * erf_series(s);
   let far = a * (1.0 - 2.0 * normal_tail(1.4142135 * a));
   return select(far, near, a < vec4f(0.5));
 }

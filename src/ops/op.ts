@@ -1,3 +1,4 @@
+import activationGradients from "../../shaders/shared/activation_gradients.wgsl?raw";
 import activations from "../../shaders/shared/activations.wgsl?raw";
 import weightsF16 from "../../shaders/shared/load_w_f16.wgsl?raw";
 import weightsF32 from "../../shaders/shared/load_w_f32.wgsl?raw";
@@ -38,7 +39,16 @@ const STORE_Y: Readonly<Record<RowAccess, string>> = { vec4: storeVec4, scalar: 
 const LOAD_W: Readonly<Record<WeightDtype, string>> = { f32: weightsF32, f16: weightsF16, i8: weightsI8, i4: weightsI4 };
 const TILE: Readonly<Record<TileName, readonly string[]>> = { "1x4": [tile1x4], "8x4": [tile8x4, quad], "16x8": [tile16x8, quad] };
 
-type SharedFile = "tile" | "load_x" | "store_y" | "row_moments" | "search_table" | "state_levels" | "token_range";
+type SharedFile =
+  | "activations"
+  | "activation_gradients"
+  | "tile"
+  | "load_x"
+  | "store_y"
+  | "row_moments"
+  | "search_table"
+  | "state_levels"
+  | "token_range";
 
 const ACTIVATIONS: readonly NonNullable<Variant["activation"]>[] = ["gelu", "tanh", "identity", "x_erf", "silu"];
 
@@ -68,6 +78,8 @@ export function defineKernel(spec: OpSpec): Kernel {
   const files = (variant: Variant): string[] =>
     uses.flatMap((file) => {
       if (file === "tile") return [...TILE[variant.tile ?? "8x4"], LOAD_W[variant.w ?? "f32"], activations];
+      if (file === "activations") return [activations];
+      if (file === "activation_gradients") return [activationGradients];
       if (file === "load_x") return [LOAD_X[variant.x ?? "vec4"]];
       if (file === "store_y") return [STORE_Y[variant.y ?? "vec4"]];
       if (file === "row_moments") return [rowMoments];

@@ -1,4 +1,5 @@
 import type { Kernel } from "../runtime/kernel.ts";
+import { activateBackward } from "./activate_backward.ts";
 import { combineStates } from "./combine_states.ts";
 import { embed } from "./embed.ts";
 import { gate } from "./gate.ts";
@@ -15,7 +16,7 @@ import { stateTotals } from "./state_totals.ts";
 import { step } from "./step.ts";
 import { updateState } from "./update_state.ts";
 
-/** Every kernel, in the order of the forward pass, then those of streaming; the compile test and the bench walk this list. */
+/** Every kernel, in the order of the forward pass, then those of streaming and of training; the compile test and the bench walk this list. */
 export const kernels: readonly Kernel[] = [
   embed,
   moments,
@@ -32,4 +33,5 @@ export const kernels: readonly Kernel[] = [
   stateTotals,
   combineStates,
   sample,
+  activateBackward,
 ];

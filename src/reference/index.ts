@@ -1,4 +1,6 @@
 /** Float64 twins of every kernel and layer: slow, plain, and what the GPU results are tested against. */
+export { activateBackward } from "./activate_backward.ts";
+export { activationGradient } from "./activation_gradients.ts";
 export { type Activation, activate, erf, erfc, gelu, identity, type LinearActivation, sigmoid, silu, tanh, x_erf } from "./activations.ts";
 export { type FfwKeys, feedForward, homBlock } from "./block.ts";
 export { embed } from "./embed.ts";

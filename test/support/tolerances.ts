@@ -43,6 +43,12 @@ export const LAYER_I4 = 1.5e-1;
 /** Two float64 computations of one formula in another order: 1.1e-16 an operation, some hundred operations, and some cancellation. */
 export const REORDERED_F64 = 1e-11;
 
+/** A derivative in float64 against a central difference of step 1e-5: truncation 2e-11 times the third derivative, rounding 1e-11 times the function's size. */
+export const FINITE_DIFFERENCE_F64 = 1e-8;
+
+/** The derivative of an activation in f32, absolute: erf is off by 2e-7, x times the density by its own rounding. */
+export const ACTIVATION_GRADIENT_F32 = 4e-7;
+
 /** Moments with and without the 1e-7 beside a weight of 1 or more: off by 1e-7 relative at most, plus float64 rounding. */
 export const MASK_EPSILON_F64 = 1.001e-7;
 
