@@ -136,12 +136,13 @@ export function aggregate(where: string, { dim, momentDim: width, expand, epsilo
   }
 }
 
-type CheckedMask =
+export type CheckedMask =
   | { kind: "none" }
   | { kind: "causal"; block: number }
   | { kind: "padding" | "lengths" | "full" | "cuSeqlens"; values: ArrayLike<number> };
 
-function checkMask(where: string, mask: HomMask | undefined): CheckedMask {
+/** A mask in one form, boolean ones as weights; `full` stays as it was given. */
+export function checkMask(where: string, mask: HomMask | undefined): CheckedMask {
   if (mask === undefined) return { kind: "none" };
   if (mask === "causal") return { kind: "causal", block: 1 };
   if (typeof mask === "string") throw typeError(where, "mask", 'be "causal" or an object', mask);

@@ -9,10 +9,19 @@ export { HLM_LOSS_MAX, type HlmArguments, type HlmConfig, hlmLoss, hlmReference 
 export { type HlmBackwardArguments, type HlmGradients, hlmBackward } from "./hlm_backward.ts";
 export { type AdamWSettings, HlmTraining } from "./hlm_training.ts";
 export { type HomArguments, homMoments, homReference, MASK_EPSILON } from "./hom.ts";
+export { type HomBackwardArguments, type HomGradients, homBackward } from "./hom_backward.ts";
 export { linear } from "./linear.ts";
 export { maskMoments } from "./mask_moments.ts";
 export { mergeMoments } from "./merge_moments.ts";
 export { expandMoments, moments, segmentMoments } from "./moments.ts";
+export {
+  clampedLeaky,
+  hardSigmoid,
+  type PomArguments,
+  type PomShape,
+  pomReference,
+} from "./pom.ts";
+export { type PomAppendOptions, PomStream, type PomStreamOptions } from "./pom_stream.ts";
 export { positionFrequencies, positions } from "./positions.ts";
 export { prefixMoments } from "./prefix_moments.ts";
 export { exponential, type SampleArguments, sample } from "./sample.ts";
