@@ -1,4 +1,5 @@
 import fc from "fast-check";
+import type { PomShape } from "../../src/reference/pom.ts";
 import type { HomShape } from "../../src/reference/types.ts";
 
 /** Standard normal numbers from a seed (mulberry32, Box-Muller), so that a failing property names all it needs. */
@@ -43,6 +44,28 @@ export function randomParams(seed: number, shape: HomShape, bias = true): Random
     "ho_proj.bias": normals(seed + 4, width, 0.5),
     "se_proj.bias": normals(seed + 5, width, 0.5),
     "ag_proj.bias": normals(seed + 6, shape.dim, 0.5),
+  };
+}
+
+/** Parameters of a PoM layer: pre-activations of unit variance, coefficients that keep every power in sight. */
+export function randomPomParams(seed: number, shape: PomShape, bias = false): Record<string, Float64Array> {
+  const { dim, degree, expand, groups = 1, heads = 1 } = shape;
+  const width = expand * dim;
+  const gates = heads > 1 ? heads : width;
+  const scale = 1 / Math.sqrt(dim);
+  const coefficients = normals(seed + 2, width * degree);
+  for (let i = 0; i < coefficients.length; i++) coefficients[i]! /= 2 ** (i % degree);
+  const common = {
+    po_coeff: coefficients,
+    "ag_proj.weight": normals(seed + 3, dim * width, 1 / Math.sqrt(width)),
+    ...(bias && { "ag_proj.bias": normals(seed + 4, dim, 0.5) }),
+  };
+  if (groups === 1) return { ...common, "qc_proj.weight": normals(seed + 1, (width + gates) * dim, scale), se_bias: normals(seed + 5, gates) };
+  return {
+    ...common,
+    "po_proj.weight": normals(seed + 1, (width * dim) / groups, scale * Math.sqrt(groups)),
+    "se_proj.weight": normals(seed + 6, gates * dim, scale),
+    ...(bias && { "po_proj.bias": normals(seed + 7, width, 0.5), "se_proj.bias": normals(seed + 5, gates) }),
   };
 }
 

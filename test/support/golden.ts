@@ -1,5 +1,6 @@
 import type { HlmConfig } from "../../src/reference/hlm.ts";
 import type { HomArguments } from "../../src/reference/hom.ts";
+import type { PomArguments, PomShape } from "../../src/reference/pom.ts";
 import type { HomParams, HomShape, Weights } from "../../src/reference/types.ts";
 import { parseSafetensors } from "../../src/weights/safetensors.ts";
 import { loadFixture, loadJson } from "./fixtures.ts";
@@ -143,6 +144,135 @@ function checkMask(golden: Golden, queryLength: number, contextLength: number, s
     if (mask[i] !== (sees(t, i % contextLength) ? 1 : 0))
       throw new Error(`homGolden: ${golden.name} stores another mask than its name says, at ${i}`);
   }
+}
+
+/** A pom or pom_rope case. */
+export interface PomGolden {
+  readonly shape: PomShape & { readonly groups: number; readonly heads: number };
+  readonly bias: boolean;
+  readonly params: Readonly<Record<string, Float32Array>>;
+  readonly args: PomArguments & {
+    readonly query: Float32Array;
+    readonly context?: Float32Array;
+    readonly mask?: GoldenMask;
+    readonly positions?: Uint32Array;
+    readonly contextPositions?: Uint32Array;
+    readonly contextLength: number;
+  };
+  /** out.y [B, T, D]; a row that may see nothing, NaN in the original, holds the bias of ag_proj, as this package has it. */
+  readonly expected: Float32Array;
+  readonly outputShape: readonly number[];
+  /** Rows [B·T] that may see nothing. */
+  readonly blind: readonly number[];
+}
+
+export function pomShape({ config }: Golden): PomGolden["shape"] {
+  const rotary = config["rope"] === true ? (config["rope_2d"] === true ? "2d" : "1d") : undefined;
+  return {
+    dim: number(config, "dim"),
+    degree: number(config, "degree"),
+    expand: number(config, "expand"),
+    groups: number(config, "n_groups"),
+    heads: number(config, "n_sel_heads"),
+    rotary,
+  };
+}
+
+export function pomGolden(golden: Golden): PomGolden {
+  const { config, params } = golden;
+  const shape = pomShape(golden);
+  const y = golden.tensor("out.y");
+  const [batch, queryLength] = y.shape as [number, number, number];
+  const context = golden.has("in.xc") ? golden.tensor("in.xc") : undefined;
+  const contextLength = context?.shape[1] ?? queryLength;
+  let query = floats(golden.tensor("in.xq"), "in.xq");
+  const rows = golden.tensor("in.xq").shape[1] ?? 0;
+  // The original lets one query stand for all rows of a causal mask; here each row has its own.
+  if (config["mask"] === "causal" && rows === 1 && queryLength > 1) query = repeatRows(query, batch, queryLength);
+  else if (rows !== queryLength) throw new Error(`pomGolden: ${golden.name} has ${rows} queries and ${queryLength} outputs`);
+  const stored = golden.has("in.mask");
+  const mask = config["mask"] === "causal" && !stored ? "causal" : maskOf(golden, queryLength, contextLength);
+  const positionsKey = ["in.positions", "in.positions_hw"].find((key) => golden.has(key));
+  const values = floats(y, "out.y");
+  const blind = Array.from({ length: batch * queryLength }, (_, i) => i).filter((i) => Number.isNaN(values[i * shape.dim]));
+  const expected = Float32Array.from(values, (value, i) => (Number.isNaN(value) ? (params["ag_proj.bias"]?.[i % shape.dim] ?? 0) : value));
+  return {
+    shape,
+    bias: config["bias"] === true,
+    params,
+    args: {
+      query,
+      ...(context && { context: floats(context, "in.xc") }),
+      ...(mask && { mask }),
+      ...(positionsKey && { positions: Uint32Array.from(golden.tensor(positionsKey).data) }),
+      ...(golden.has("in.ctx_positions") && { contextPositions: Uint32Array.from(golden.tensor("in.ctx_positions").data) }),
+      batch,
+      queryLength,
+      contextLength,
+    },
+    expected,
+    outputShape: y.shape,
+    blind,
+  };
+}
+
+/** x [B, 1, D] -> [B, rows, D] */
+function repeatRows(x: Float32Array, batch: number, rows: number): Float32Array {
+  const dim = x.length / batch;
+  return Float32Array.from({ length: batch * rows * dim }, (_, i) => x[Math.floor(i / (rows * dim)) * dim + (i % dim)]!);
+}
+
+/** A pom_state case: calls with their chunks of context and query. */
+export interface PomStateGolden {
+  readonly shape: PomGolden["shape"];
+  readonly bias: boolean;
+  readonly params: Readonly<Record<string, Float32Array>>;
+  readonly batch: number;
+  readonly calls: readonly {
+    /** [B, n, D] */
+    readonly context: Float32Array;
+    readonly contextLength: number;
+    /** [B, t, D] */
+    readonly query: Float32Array;
+    readonly queryLength: number;
+    /** [B, t, D] */
+    readonly expected: Float32Array;
+    /** out.state_h [B, M] after the call */
+    readonly mean: Float32Array;
+    /** out.state_n */
+    readonly count: number;
+  }[];
+}
+
+export function pomStateGolden(golden: Golden): PomStateGolden {
+  const { config, params } = golden;
+  const xq = golden.tensor("in.xq");
+  const xc = golden.has("in.xc") ? golden.tensor("in.xc") : xq;
+  const y = golden.tensor("out.y");
+  const means = golden.tensor("out.state_h");
+  const counts = golden.tensor("out.state_n");
+  const [batch] = xq.shape as [number];
+  const chunks = (key: string) => config[key] as number[];
+  const at = (sizes: number[], i: number) => sizes.slice(0, i).reduce((a, b) => a + b, 0);
+  const cut = (tensor: GoldenTensor, key: string, sizes: number[], i: number) => tokensOf(floats(tensor, key), tensor.shape, at(sizes, i), sizes[i]!);
+  const calls = chunks("chunks_q").map((queryLength, i) => ({
+    context: cut(xc, "in.xc", chunks("chunks_c"), i),
+    contextLength: chunks("chunks_c")[i]!,
+    query: cut(xq, "in.xq", chunks("chunks_q"), i),
+    queryLength,
+    expected: cut(y, "out.y", chunks("chunks_q"), i),
+    mean: tokensOf(floats(means, "out.state_h"), means.shape, i, 1),
+    count: counts.data[i]!,
+  }));
+  return { shape: pomShape(golden), bias: config["bias"] === true, params, batch, calls };
+}
+
+/** Tokens [from, from + count) of x [B, N, D]. */
+function tokensOf(x: Float32Array, shape: readonly number[], from: number, count: number): Float32Array {
+  const [batch, length, dim] = shape as [number, number, number];
+  const out = new Float32Array(batch * count * dim);
+  for (let b = 0; b < batch; b++) out.set(x.subarray((b * length + from) * dim, (b * length + from + count) * dim), b * count * dim);
+  return out;
 }
 
 /** A case of family hlm. */
