@@ -2,6 +2,7 @@
 export { activateBackward } from "./activate_backward.ts";
 export { activationGradient } from "./activation_gradients.ts";
 export { type Activation, activate, erf, erfc, gelu, identity, type LinearActivation, sigmoid, silu, tanh, x_erf } from "./activations.ts";
+export { type AttentionArguments, type AttentionShape, attention, attentionReference } from "./attention.ts";
 export { type FfwKeys, feedForward, homBlock } from "./block.ts";
 export { embed } from "./embed.ts";
 export { gate } from "./gate.ts";
@@ -11,6 +12,7 @@ export { type AdamWSettings, HlmTraining } from "./hlm_training.ts";
 export { type HomArguments, homMoments, homReference, MASK_EPSILON } from "./hom.ts";
 export { type HomBackwardArguments, type HomGradients, homBackward } from "./hom_backward.ts";
 export { linear } from "./linear.ts";
+export { DENOMINATOR_MIN, type FeatureSizes, featureAttention, featureScores, featureSums, linearAttentionReference } from "./linear_attention.ts";
 export { maskMoments } from "./mask_moments.ts";
 export { mergeMoments } from "./merge_moments.ts";
 export { expandMoments, moments, segmentMoments } from "./moments.ts";
@@ -24,8 +26,10 @@ export {
 export { type PomAppendOptions, PomStream, type PomStreamOptions } from "./pom_stream.ts";
 export { positionFrequencies, positions } from "./positions.ts";
 export { prefixMoments } from "./prefix_moments.ts";
+export { FEATURE_MAPS, type FeatureMap, type LinearAttentionShape, randomFeatures } from "./random_features.ts";
 export { exponential, type SampleArguments, sample } from "./sample.ts";
 export { scanMoments } from "./scan_moments.ts";
 export { select } from "./select.ts";
 export { HomStream } from "./stream.ts";
+export { transpose } from "./transpose.ts";
 export type { HomMask, HomParams, HomShape, Weights } from "./types.ts";
