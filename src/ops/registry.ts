@@ -14,6 +14,7 @@ import { scanSegments } from "./scan_segments.ts";
 import { select } from "./select.ts";
 import { stateTotals } from "./state_totals.ts";
 import { step } from "./step.ts";
+import { transpose } from "./transpose.ts";
 import { updateState } from "./update_state.ts";
 
 /** Every kernel, in the order of the forward pass, then those of streaming and of training; the compile test and the bench walk this list. */
@@ -34,4 +35,5 @@ export const kernels: readonly Kernel[] = [
   combineStates,
   sample,
   activateBackward,
+  transpose,
 ];
