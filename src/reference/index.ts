@@ -32,5 +32,4 @@ export { scanMoments } from "./scan_moments.ts";
 export { select } from "./select.ts";
 export { HomStream } from "./stream.ts";
 export { transpose } from "./transpose.ts";
-export { transpose } from "./transpose.ts";
 export type { HomMask, HomParams, HomShape, Weights } from "./types.ts";
