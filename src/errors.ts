@@ -17,3 +17,8 @@ export class GpuOutOfMemoryError extends Error {
 export class WeightsError extends Error {
   override name = "WeightsError";
 }
+
+/** A training step whose loss or gradient was not finite. It changed no weight, and neither does a later step until the trainer recovers. */
+export class TrainingDivergedError extends Error {
+  override name = "TrainingDivergedError";
+}

@@ -67,8 +67,18 @@ export function checkHlmConfig(where: string, config: HlmConfig): void {
   if (config.dim % 2 !== 0) throw rangeError(where, "dim", "be even: half the position features are cosines, half sines", config.dim);
 }
 
-/** Finds the parameters in a checkpoint, uploads them and compiles their kernels. @throws WeightsError; nothing is kept then */
-export async function loadHlm(where: string, gpu: Gpu, config: HlmConfig, weights: HlmWeights, weightDtype: WeightDtype): Promise<HlmParts> {
+/** The metadata from which `hlmConfigOf` gets this configuration back. */
+export function hlmMetadata(config: HlmConfig): Record<string, string> {
+  return Object.fromEntries(CONFIG_KEYS.map((key) => [METADATA_KEYS[key], String(config[key])]));
+}
+
+/** freqs `[D/2]`, as the original computes them. */
+export function hlmFrequencies({ dim, contextLength }: HlmConfig): Float32Array<ArrayBuffer> {
+  return Float32Array.from({ length: dim / 2 }, (_, j) => Math.exp((-2 * Math.log(4 * contextLength) * j) / dim));
+}
+
+/** Finds the parameters in a checkpoint; `freqs` and the bias of `output_proj` may be absent. @throws WeightsError */
+export function hlmParams(where: string, config: HlmConfig, weights: HlmWeights): Record<string, Float32Array> {
   const shapes = shapesOf(config);
   const optional = { freqs: shapes["freqs"] ?? [], "output_proj.bias": shapes["output_proj.bias"] ?? [] };
   for (const key of Object.keys(optional)) delete shapes[key];
@@ -80,13 +90,18 @@ export async function loadHlm(where: string, gpu: Gpu, config: HlmConfig, weight
       `${where}: config.layers must be the checkpoint's number of layers, got ${config.layers} while it has layers.${config.layers}`,
     );
   }
+  return params;
+}
 
+/** Uploads the parameters and compiles their kernels. @throws WeightsError; nothing is kept then */
+export async function loadHlm(where: string, gpu: Gpu, config: HlmConfig, weights: HlmWeights, weightDtype: WeightDtype): Promise<HlmParts> {
+  const params = hlmParams(where, config, weights);
   const made: { destroy(): void }[] = [];
   const keep = <T extends { destroy(): void }>(part: T): T => {
     made.push(part);
     return part;
   };
-  const { dim, vocabSize, layers, order, orderExpand, ffwExpand, contextLength } = config;
+  const { dim, vocabSize, layers, order, orderExpand, ffwExpand } = config;
   const linear = (name: string, inner: number, outer: number, activation: "identity" | "silu") => {
     const weight = params[`${name}.weight`] ?? new Float32Array();
     return keep(new LinearLayer(gpu, { label: name, inner, outer, activation, weightDtype }, weight, params[`${name}.bias`]));
@@ -106,8 +121,7 @@ export async function loadHlm(where: string, gpu: Gpu, config: HlmConfig, weight
     await Promise.all([...[...result.positions, result.output].map((layer) => layer.prepare()), gpu.prepare(embed, {}), gpu.prepare(sample, {})]);
     const failure = await status;
     if (failure) throw failure;
-    const freqs = params["freqs"] ?? Float32Array.from({ length: dim / 2 }, (_, j) => Math.exp((-2 * Math.log(4 * contextLength) * j) / dim));
-    return { ...result, blocks, freqs };
+    return { ...result, blocks, freqs: params["freqs"] ?? hlmFrequencies(config) };
   } catch (error) {
     for (const part of made) part.destroy();
     throw error;

@@ -1,5 +1,5 @@
 export { HomBlock, type HomBlockConfig } from "../layers/block.ts";
 export { type GenerateOptions, Hlm, type HlmForwardOptions, type HlmStateOptions } from "./hlm.ts";
 export { HlmState } from "./hlm_state.ts";
-export { type HlmConfig, type HlmWeights, hlmConfigOf } from "./hlm_weights.ts";
+export { type HlmConfig, type HlmWeights, hlmConfigOf, hlmMetadata } from "./hlm_weights.ts";
 export { byteVocabulary, type CharVocabulary, charVocabulary, charVocabularyOf, type Vocabulary, vocabularyOf } from "./vocabulary.ts";
