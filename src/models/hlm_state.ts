@@ -1,11 +1,25 @@
-import { raw, typeError } from "../checks.ts";
-import type { HomState } from "../layers/state.ts";
+import { checkObject, raw, typeError } from "../checks.ts";
+import { WeightsError } from "../errors.ts";
+import { HomState } from "../layers/state.ts";
 import type { Gpu } from "../runtime/gpu.ts";
+import { checkGpu } from "../runtime/tensor.ts";
 import { USAGE } from "../runtime/usage.ts";
 import type { GPUBuffer } from "../webgpu.ts";
+import { parseSafetensors, type Weights, writeSafetensors } from "../weights/index.ts";
 
 /** Positions whose embeddings are computed at once while decoding. */
 export const POSITION_CHUNK = 64;
+
+/** Metadata of a saved state: its version, the position of the next token, and how many layers there are. */
+const FORMAT_KEY = "homm-webgpu.hlm_state";
+const VERSION = "1";
+const POSITION_KEY = "position";
+const layerName = (i: number) => `layers.${i}`;
+
+/** What decides whether a saved state fits a model. */
+interface StateOwner {
+  readonly config: { readonly layers: number; readonly dim: number; readonly order: number; readonly orderExpand: number };
+}
 
 /**
  * A language model's memory of a text: one {@link HomState} a layer, and the position of the next token. Its size does not depend on the
@@ -57,6 +71,59 @@ export class HlmState {
     this.#position = 0;
   }
 
+  /**
+   * The state as bytes: a safetensors file with the bytes of each layer's state as U8 tensors. `HlmState.load` reads it on any device.
+   * @param options.metadata texts to keep with it, for example that which the state has taken in; `parseSafetensors` reads them
+   */
+  async save(options: { readonly metadata?: Readonly<Record<string, string>> } = {}): Promise<Uint8Array<ArrayBuffer>> {
+    const where = "HlmState.save";
+    checkObject(where, "options", options, ["metadata"]);
+    this.checkUsable(where);
+    const { metadata = {} } = options;
+    for (const key of [FORMAT_KEY, POSITION_KEY]) {
+      if (key in metadata) throw typeError(where, "options.metadata", `leave the key ${JSON.stringify(key)} to the state`, raw("it"));
+    }
+    const position = String(this.#position);
+    const layers = await Promise.all(this.layers.map((state) => state.save()));
+    const tensors = Object.fromEntries(layers.map((data, i) => [layerName(i), { shape: [data.length], data }]));
+    return writeSafetensors(tensors, { ...metadata, [FORMAT_KEY]: VERSION, [POSITION_KEY]: position });
+  }
+
+  /**
+   * A saved state on this device.
+   * @param options.model refuses bytes that do not fit this model
+   * @throws WeightsError for bytes that are truncated, corrupted, foreign or of another version or shape; nothing is loaded then
+   */
+  static load(gpu: Gpu, bytes: Uint8Array | ArrayBuffer, options: { readonly model?: StateOwner } = {}): HlmState {
+    const where = "HlmState.load";
+    checkGpu(where, gpu);
+    checkObject(where, "options", options, ["model"]);
+    const file = parseSafetensors(bytes);
+    const position = positionOf(where, file);
+    const { model } = options;
+    if (model && model.config.layers !== file.size)
+      throw new WeightsError(`${where}: bytes must have the model's ${model.config.layers} layers, got ${file.size}`);
+    const states: HomState[] = [];
+    try {
+      for (let i = 0; i < file.size; i++) states.push(HomState.load(gpu, layerBytes(where, file, i)));
+      const [first] = states;
+      if (!first) throw new WeightsError(`${where}: bytes must have at least one layer, got none`);
+      for (const [i, state] of states.entries()) {
+        checkAlike(where, i, state, first);
+        if (model) {
+          for (const key of ["dim", "order", "orderExpand"] as const) {
+            if (state.config[key] !== model.config[key])
+              throw new WeightsError(`${where}: ${key} must be the model's ${model.config[key]}, got ${state.config[key]}`);
+          }
+        }
+      }
+      return new HlmState(gpu, states, first.batch, first.window, position, first.config.dim);
+    } catch (error) {
+      for (const state of states) state.destroy();
+      throw error;
+    }
+  }
+
   destroy(): void {
     if (this.#destroyed) return;
     this.#destroyed = true;
@@ -78,4 +145,31 @@ export class HlmState {
   advance(tokens: number): void {
     this.#position += tokens;
   }
+}
+
+function positionOf(where: string, { metadata }: Weights): number {
+  const version = metadata[FORMAT_KEY];
+  if (version !== VERSION) {
+    const got = version === undefined ? "another safetensors file" : `version ${version}; this package reads version ${VERSION}`;
+    throw new WeightsError(`${where}: bytes must be a saved HlmState, got ${got}`);
+  }
+  const position = Number(metadata[POSITION_KEY]);
+  if (!Number.isSafeInteger(position) || position < 0)
+    throw new WeightsError(`${where}: bytes must have a position of at least 0, got ${JSON.stringify(metadata[POSITION_KEY])}`);
+  return position;
+}
+
+function layerBytes(where: string, file: Weights, i: number): Uint8Array {
+  const name = layerName(i);
+  if (!file.has(name)) throw new WeightsError(`${where}: bytes must have ${name}, got ${file.names.join(", ")}`);
+  return file.get(name).bytes;
+}
+
+/** The layers of one model share everything but their sums. */
+function checkAlike(where: string, i: number, state: HomState, first: HomState): void {
+  const facts = ({ config, batch, window, count }: HomState) => ({ ...config, batch, window, count: count.join() });
+  const own = Object.entries(facts(state));
+  const other: Record<string, unknown> = facts(first);
+  const odd = own.find(([key, value]) => value !== other[key]);
+  if (odd) throw new WeightsError(`${where}: every layer must have ${odd[0]} ${other[odd[0]]}, as the first has, got ${odd[1]} in layer ${i}`);
 }
