@@ -119,6 +119,19 @@ export function packArena(layout: ArenaLayout, params: Readonly<Record<string, A
   return arena;
 }
 
+/** Every trained tensor's shape, by checkpoint name. */
+export function arenaShapes(layout: ArenaLayout): Record<string, readonly number[]> {
+  const shapes: Record<string, readonly number[]> = {};
+  for (const { name, rows, columns, linears } of layout.matrices) {
+    if (linears.length === 0) shapes[`${name}.weight`] = [rows, columns];
+    for (const part of linears) {
+      shapes[`${part.name}.weight`] = [part.outer, part.inner];
+      shapes[`${part.name}.bias`] = [part.outer];
+    }
+  }
+  return shapes;
+}
+
 export interface ArenaTensor {
   readonly shape: readonly number[];
   readonly data: Float32Array<ArrayBuffer>;
