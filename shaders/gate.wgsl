@@ -51,9 +51,11 @@ fn main(@builtin(global_invocation_id) id: vec3u, @builtin(num_workgroups) grid:
     return;
   }
   let logits = tile_linear(row, shape.slab_rows - 1u, stride4 + col, shape.inner4, 2u * stride4);
+  var gates = tile_rows(tile_sigmoid(logits));
   for (var r = 0u; r < min(TILE_ROWS, shape.slab_rows - row); r++) {
+    let at = row_source(row + r);
     for (var c = 0u; c < min(TILE_COLS4, stride4 - col); c++) {
-      rows[(row + r) * stride4 + col + c] = sigmoid(tile_row(logits, r, c)) * row_moments(row + r, col + c);
+      rows[(row + r) * stride4 + col + c] = tile_at(&gates, r, c) * row_moments(at, col + c);
     }
   }
 }

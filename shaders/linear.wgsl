@@ -42,10 +42,11 @@ fn main(@builtin(global_invocation_id) id: vec3u, @builtin(num_workgroups) grid:
   if (row >= shape.slab_rows) {
     return;
   }
-  let z = tile_activate(tile_linear(row, shape.slab_rows - 1u, col, shape.inner4, stride4));
+  var z = tile_rows(tile_activate(tile_linear(row, shape.slab_rows - 1u, col, shape.inner4, stride4)));
   for (var r = 0u; r < min(TILE_ROWS, shape.slab_rows - row); r++) {
+    let base = y_base(row + r);
     for (var c = 0u; c < min(TILE_COLS4, stride4 - col); c++) {
-      store_y(row + r, col + c, tile_row(z, r, c));
+      store_y(base, col + c, tile_at(&z, r, c));
     }
   }
 }

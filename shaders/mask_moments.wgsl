@@ -36,14 +36,14 @@ fn main(@builtin(global_invocation_id) id: vec3u, @builtin(num_workgroups) grid:
   if (row >= shape.query_rows) {
     return;
   }
-  let sums = tile_product(row, shape.query_rows - 1u, col, shape.inner4, stride4);
+  var sums = tile_rows(tile_product(row, shape.query_rows - 1u, col, shape.inner4, stride4));
   for (var r = 0u; r < min(TILE_ROWS, shape.query_rows - row); r++) {
     for (var c = 0u; c < min(TILE_COLS4, stride4 - col); c++) {
       let i = (row + r) * stride4 + col + c;
       if (shape.accumulate != 0u) {
-        rows[i] += tile_row(sums, r, c);
+        rows[i] += tile_at(&sums, r, c);
       } else {
-        rows[i] = tile_row(sums, r, c);
+        rows[i] = tile_at(&sums, r, c);
       }
     }
   }

@@ -73,17 +73,19 @@ fn main(@builtin(global_invocation_id) id: vec3u, @builtin(num_workgroups) grid:
       let col = i * expand4 + channel;
       let z = tile_activate(tile_linear(token, range.y - 1u, col, inner4, w_stride4));
       m = tile_multiply(m, z);
-      var out = m;
+      var out: TileRows;
       if (shape.running != 0u) {
-        out = tile_prefix(m, sums[i]);
+        out = tile_rows(tile_prefix(m, sums[i]));
         for (var c = 0u; c < TILE_COLS4; c++) {
-          sums[i][c] = tile_row(out, count - 1u, c);
+          sums[i][c] = tile_at(&out, count - 1u, c);
         }
+      } else {
+        out = tile_rows(m);
       }
       for (var r = 0u; r < count; r++) {
         let seen = min((r / shape.ahead + 1u) * shape.ahead, count) - 1u;
         for (var c = 0u; c < columns; c++) {
-          rows[(row + r) * stride4 + col + c] = tile_row(out, seen, c);
+          rows[(row + r) * stride4 + col + c] = tile_at(&out, seen, c);
         }
       }
     }

@@ -85,7 +85,7 @@ fn main(@builtin(workgroup_id) group: vec3u, @builtin(num_workgroups) grid: vec3
     if (col < stride4) {
       let logits = tile_linear(row, last, stride4 + col, inner4, 2u * stride4);
       for (var r = 0u; r < TILE_ROWS; r++) {
-        sh_gated[(sh_row + r) * LANES + lane] = sigmoid(tile_row(logits, r, 0u)) * row_moments(min(row + r, last), col);
+        sh_gated[(sh_row + r) * LANES + lane] = sigmoid(tile_row(logits, r, 0u)) * row_moments(row_source(min(row + r, last)), col);
       }
     }
     workgroupBarrier();
@@ -110,7 +110,7 @@ fn main(@builtin(workgroup_id) group: vec3u, @builtin(num_workgroups) grid: vec3
     let z = quad_add(Quad(r0, r1, r2, r3, r4, r5, r6, r7), w_out[4u * stride4 * outer4 + lane]);
     for (var r = 0u; r < TILE_ROWS; r++) {
       if (row + r < shape.slab_rows) {
-        store_y(row + r, lane, quad_row(z, r));
+        store_y(y_base(row + r), lane, quad_row(z, r));
       }
     }
   }

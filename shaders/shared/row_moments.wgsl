@@ -14,16 +14,27 @@ fn query_of_row(row: u32) -> vec2u {
   return vec2u(shape.first_batch_row + row / shape.slab_queries, shape.first_query + row % shape.slab_queries);
 }
 
-fn row_moments(row: u32, col: u32) -> vec4f {
+// Where a row's moments are, found once for all its channels.
+struct RowSource {
+  rows_base: u32,
+  moments_base: u32,
+  from_rows: bool,
+  from_moments: bool,
+  divisor: f32,
+}
+
+fn row_source(row: u32) -> RowSource {
   let query = query_of_row(row);
+  let stride4 = shape.stride4;
   switch shape.source {
     case SOURCE_PACKED: {
-      return moments[(search_table(0u, shape.packed_segments, query.y) - shape.first_segment) * shape.stride4 + col];
+      let segment = search_table(0u, shape.packed_segments, query.y) - shape.first_segment;
+      return RowSource(0u, segment * stride4, false, true, 1.0);
     }
     case SOURCE_PREFIX: {
       if (shape.prefix_table == PREFIX_TABLE_MASK) {
         if (table[query.x * shape.query_length + query.y] == 0u) {
-          return vec4f();
+          return RowSource(0u, 0u, false, false, 1.0);
         }
       }
       let block = row / shape.slab_queries * shape.slab_blocks + row % shape.slab_queries / shape.block_tokens;
@@ -32,14 +43,25 @@ fn row_moments(row: u32, col: u32) -> vec4f {
       if (shape.prefix_table == PREFIX_TABLE_COUNTS) {
         count += bitcast<f32>(table[shape.table_offset + query.x]);
       }
-      return (rows[row * shape.stride4 + col] + moments[block * shape.stride4 + col]) / count;
+      return RowSource(row * stride4, block * stride4, true, true, count);
     }
     case SOURCE_ROW: {
-      return rows[row * shape.stride4 + col] / bitcast<f32>(table[shape.table_offset + row]);
+      return RowSource(row * stride4, 0u, true, false, bitcast<f32>(table[shape.table_offset + row]));
     }
     default: {
       let segment = query.x * shape.segments_per_row + query.y / shape.segment_length;
-      return moments[(segment - shape.first_segment) * shape.stride4 + col];
+      return RowSource(0u, (segment - shape.first_segment) * stride4, false, true, 1.0);
     }
   }
+}
+
+fn row_moments(at: RowSource, col: u32) -> vec4f {
+  var sum = vec4f();
+  if (at.from_rows) {
+    sum = rows[at.rows_base + col];
+  }
+  if (at.from_moments) {
+    sum += moments[at.moments_base + col];
+  }
+  return sum / at.divisor;
 }

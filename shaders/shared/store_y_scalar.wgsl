@@ -2,12 +2,12 @@
 
 alias YElement = f32;
 
-fn y_row(row: u32) -> u32 {
-  return (row / shape.y_span) * shape.y_pitch + row % shape.y_span;
+fn y_base(row: u32) -> u32 {
+  return ((row / shape.y_span) * shape.y_pitch + row % shape.y_span) * shape.y_stride;
 }
 
-fn store_y(row: u32, col: u32, value: vec4f) {
-  let i = y_row(row) * shape.y_stride + 4u * col;
+fn store_y(base: u32, col: u32, value: vec4f) {
+  let i = base + 4u * col;
   for (var j = 0u; j < min(4u, shape.outer - 4u * col); j++) {
     if (shape.has_residual != 0u) {
       y[shape.y_offset + i + j] = residual[shape.residual_offset + i + j] + value[j];

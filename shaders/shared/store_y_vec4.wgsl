@@ -3,12 +3,12 @@
 
 alias YElement = vec4f;
 
-fn y_row(row: u32) -> u32 {
-  return (row / shape.y_span) * shape.y_pitch + row % shape.y_span;
+fn y_base(row: u32) -> u32 {
+  return ((row / shape.y_span) * shape.y_pitch + row % shape.y_span) * shape.y_stride;
 }
 
-fn store_y(row: u32, col: u32, value: vec4f) {
-  let i = y_row(row) * shape.y_stride + col;
+fn store_y(base: u32, col: u32, value: vec4f) {
+  let i = base + col;
   if (shape.has_residual != 0u) {
     y[shape.y_offset + i] = residual[shape.residual_offset + i] + value;
   } else {

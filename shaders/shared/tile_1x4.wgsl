@@ -49,3 +49,17 @@ fn tile_multiply(a: Tile, b: Tile) -> Tile {
 fn tile_row(z: Tile, r: u32, c: u32) -> vec4f {
   return z.r0;
 }
+
+fn tile_sigmoid(z: Tile) -> Tile {
+  return Tile(sigmoid(z.r0));
+}
+
+alias TileRows = Tile;
+
+fn tile_rows(z: Tile) -> TileRows {
+  return z;
+}
+
+fn tile_at(z: ptr<function, TileRows>, r: u32, c: u32) -> vec4f {
+  return (*z).r0;
+}

@@ -85,3 +85,18 @@ fn tile_prefix(z: Tile, carry: Columns) -> Tile {
 fn tile_row(z: Tile, r: u32, c: u32) -> vec4f {
   return quad_row(z.a, r);
 }
+
+fn tile_sigmoid(z: Tile) -> Tile {
+  return Tile(quad_sigmoid(z.a));
+}
+
+// For epilogues, which take rows in turn.
+alias TileRows = Tile;
+
+fn tile_rows(z: Tile) -> TileRows {
+  return z;
+}
+
+fn tile_at(z: ptr<function, TileRows>, r: u32, c: u32) -> vec4f {
+  return quad_row((*z).a, r);
+}

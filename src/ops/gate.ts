@@ -7,7 +7,7 @@ export const gate = defineKernel({
   name: "gate",
   source,
   uses: ["tile", "load_x", "row_moments", "search_table"],
-  variants: variantsOf({ w: ["f32", "f16", "i8", "i4"], x: ["vec4", "scalar", "half"], tile: ["1x4", "8x4", "16x8"] }),
+  variants: variantsOf({ w: ["f32", "f16", "i8", "i4"], x: ["vec4", "scalar", "half"], tile: ["1x4", "8x4", "16x8", "16x8_quads"] }),
 });
 
 export interface GateArguments {
@@ -24,7 +24,7 @@ export interface GateArguments {
 /** Gated moments of a slab of query rows; one dispatch. */
 export function planGate(a: GateArguments): Step {
   const bound = bindRows(a.x);
-  const tile = tileFor(a.x.count, a.tile);
+  const tile = tileFor(a.x.count, a.tile, a.stride4);
   const inPlace = a.from.source === SOURCE_PREFIX || a.from.source === SOURCE_ROW;
   return {
     kernel: gate,

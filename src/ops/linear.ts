@@ -11,7 +11,7 @@ export const linear = defineKernel({
     x: ["vec4", "scalar", "half"],
     y: ["vec4", "scalar", "half"],
     activation: ["identity", "gelu", "silu"],
-    tile: ["1x4", "8x4", "16x8"],
+    tile: ["1x4", "8x4", "16x8", "16x8_quads"],
   }),
 });
 
@@ -30,7 +30,7 @@ export interface LinearArguments {
 export function planLinear(a: LinearArguments): Step {
   const bound = bindRows(a.x);
   const stride4 = Math.ceil(a.y.length / 4);
-  const tile = tileFor(a.x.count, a.tile);
+  const tile = tileFor(a.x.count, a.tile, stride4);
   const y = bindY(a.y, a.residual, EMPTY);
   return {
     kernel: linear,

@@ -6,7 +6,7 @@ export const maskMoments = defineKernel({
   name: "mask_moments",
   source,
   uses: ["tile", "load_x"],
-  variants: variantsOf({ x: ["vec4", "scalar"], tile: ["1x4", "8x4", "16x8"] }),
+  variants: variantsOf({ x: ["vec4", "scalar"], tile: ["1x4", "8x4", "16x8", "16x8_quads"] }),
 });
 
 export interface MaskMomentsArguments {
@@ -24,7 +24,7 @@ export interface MaskMomentsArguments {
 /** Masked sums of a slab of tokens for every query row; one dispatch. */
 export function planMaskMoments(a: MaskMomentsArguments): Step {
   const bound = bindRows(a.mask);
-  const tile = tileFor(a.mask.count, a.tile);
+  const tile = tileFor(a.mask.count, a.tile, a.stride4);
   return {
     kernel: maskMoments,
     variant: { x: bound.access, tile },

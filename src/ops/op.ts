@@ -7,6 +7,8 @@ import weightsI8 from "../../shaders/shared/load_w_i8.wgsl?raw";
 import loadHalf from "../../shaders/shared/load_x_half.wgsl?raw";
 import loadScalar from "../../shaders/shared/load_x_scalar.wgsl?raw";
 import loadVec4 from "../../shaders/shared/load_x_vec4.wgsl?raw";
+import product16x8 from "../../shaders/shared/product_16x8.wgsl?raw";
+import product16x8Quads from "../../shaders/shared/product_16x8_quads.wgsl?raw";
 import quad from "../../shaders/shared/quad.wgsl?raw";
 import rowMoments from "../../shaders/shared/row_moments.wgsl?raw";
 import searchTable from "../../shaders/shared/search_table.wgsl?raw";
@@ -37,7 +39,20 @@ import {
 const LOAD_X: Readonly<Record<RowAccess, string>> = { vec4: loadVec4, scalar: loadScalar, half: loadHalf };
 const STORE_Y: Readonly<Record<RowAccess, string>> = { vec4: storeVec4, scalar: storeScalar, half: storeHalf };
 const LOAD_W: Readonly<Record<WeightDtype, string>> = { f32: weightsF32, f16: weightsF16, i8: weightsI8, i4: weightsI4 };
-const TILE: Readonly<Record<TileName, readonly string[]>> = { "1x4": [tile1x4], "8x4": [tile8x4, quad], "16x8": [tile16x8, quad] };
+const TILE: Readonly<Record<TileName, readonly string[]>> = {
+  "1x4": [tile1x4],
+  "8x4": [tile8x4, quad],
+  "16x8": [tile16x8, product16x8, quad],
+  "16x8_quads": [tile16x8, product16x8Quads, quad],
+};
+
+/** Before the first line, so that line numbers stay. That all four of a quad are there is the host's care: see product_16x8_quads.wgsl. */
+const DIRECTIVES: Readonly<Record<TileName, string>> = {
+  "1x4": "",
+  "8x4": "",
+  "16x8": "",
+  "16x8_quads": "enable subgroups; diagnostic(off, subgroup_uniformity); ",
+};
 
 type SharedFile =
   | "activations"
@@ -97,7 +112,7 @@ export function defineKernel(spec: OpSpec): Kernel {
     key: (variant) => [name, ...used.map((k) => variant[k] ?? "")].join("/"),
     code: (variant) =>
       [
-        source,
+        (uses.includes("tile") ? DIRECTIVES[variant.tile ?? "8x4"] : "") + source,
         ...files(variant),
         `const WORKGROUP_SIZE: u32 = ${WORKGROUP_SIZE}u;`,
         `const GROUP: u32 = ${GROUP}u;`,

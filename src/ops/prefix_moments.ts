@@ -1,5 +1,5 @@
 import source from "../../shaders/prefix_moments.wgsl?raw";
-import { type Slot, type Step, type TileName, tilesOver, type WeightDtype, WORKGROUP_SIZE } from "../runtime/kernel.ts";
+import { type Slot, type Step, type TileName, tileOver, tilesOver, type WeightDtype, WORKGROUP_SIZE } from "../runtime/kernel.ts";
 import { bindRows, defineKernel, EMPTY, type Rows, rowBytes, variantsOf, workgroupsFor, xUniforms } from "./op.ts";
 import type { Activation, TokenBlocks } from "./types.ts";
 
@@ -11,7 +11,7 @@ export const prefixMoments = defineKernel({
     w: ["f32", "f16", "i8", "i4"],
     x: ["vec4", "scalar", "half"],
     activation: ["gelu", "tanh", "identity", "x_erf"],
-    tile: ["8x4", "16x8"],
+    tile: ["8x4", "16x8", "16x8_quads"],
   }),
 });
 
@@ -39,7 +39,7 @@ export function planPrefixMoments(a: PrefixMomentsArguments): Step {
   const stride4 = a.order * a.expand4;
   return {
     kernel: prefixMoments,
-    variant: { x: bound.access, w: a.weightDtype, activation: a.activation, tile: a.tile },
+    variant: { x: bound.access, w: a.weightDtype, activation: a.activation, tile: tileOver(a.tile, a.expand4) },
     uniforms: {
       ...xUniforms(a.x, bound),
       ...a.blocks.uniforms,

@@ -33,7 +33,7 @@ export interface StepArguments {
 /** State update and gated mean of one token a batch row; one dispatch. */
 export function planStep(a: StepArguments): Step {
   const bound = bindRows(a.x);
-  const tile = tileFor(a.batch, "8x4");
+  const tile = tileFor(a.batch, "8x4", a.expand4);
   return {
     kernel: step,
     variant: { x: bound.access, w: a.weightDtype, activation: a.activation, tile },

@@ -75,7 +75,7 @@ export class Gpu {
       maxStorageBufferBindingSize: device.limits.maxStorageBufferBindingSize,
       maxComputeWorkgroupsPerDimension: device.limits.maxComputeWorkgroupsPerDimension,
     };
-    this.tuning = checkedTuning("requestGpu", info, tuning);
+    this.tuning = checkedTuning("requestGpu", info, this.features, tuning);
     this.lost = device.lost.then(({ reason, message }) => {
       this.#lostBecause ??= message || reason;
       return { reason, message };

@@ -67,22 +67,28 @@ export interface Step {
 export const WORKGROUP_SIZE = 64;
 /** Partial sums are added in groups of this many: two levels keep the error of long sums small. */
 export const GROUP = 32;
-export type TileName = "1x4" | "8x4" | "16x8";
+export type TileName = "1x4" | "8x4" | "16x8" | "16x8_quads";
 
 /** Rows, and columns in vec4s, of the register tiles (shaders/shared/tile_*.wgsl). */
 export const TILES: Readonly<Record<TileName, { readonly rows: number; readonly cols4: number }>> = {
   "1x4": { rows: 1, cols4: 1 },
   "8x4": { rows: 8, cols4: 1 },
   "16x8": { rows: 16, cols4: 2 },
+  "16x8_quads": { rows: 16, cols4: 2 },
 };
 
 /** Rows of the tile that select.wgsl is written for. */
 export const SELECT_TILE_ROWS = 8;
 
-/** The tile for this many rows, `largest` at most. One row of eight is where the small one and the next meet. */
-export function tileFor(rows: number, largest: TileName): TileName {
+/** The tile for this many rows and columns, `largest` at most. One row of eight is where the small one and the next meet. */
+export function tileFor(rows: number, largest: TileName, cols4: number): TileName {
   if (rows <= 2) return "1x4";
-  return rows < TILES["16x8"].rows ? "8x4" : largest;
+  return rows < TILES["16x8"].rows ? "8x4" : tileOver(largest, cols4);
+}
+
+/** Quads need whole tiles of columns, in fours: others take the same tile without them, and get the same bits. */
+export function tileOver(tile: TileName, cols4: number): TileName {
+  return tile === "16x8_quads" && cols4 % 8 !== 0 ? "16x8" : tile;
 }
 
 /** Invocations that cover `rows` x `cols4` with a tile each. */

@@ -3,7 +3,7 @@ import { kernels } from "../../src/ops/registry.ts";
 
 const adapter = await navigator.gpu?.requestAdapter();
 if (!adapter) throw new Error("the null backend gave no adapter");
-const device = await adapter.requestDevice();
+const device = await adapter.requestDevice({ requiredFeatures: ["subgroups"] });
 
 describe.each(kernels.map((kernel) => ({ name: kernel.name, kernel })))("$name", ({ kernel }) => {
   it("reads its bindings and uniforms from the source", () => {
