@@ -1,10 +1,9 @@
 import { checkObject } from "../checks.ts";
-import { activationGradient } from "./activation_gradients.ts";
-import { activationFunction, sigmoid } from "./activations.ts";
 import { aggregateBackward } from "./aggregate_backward.ts";
 import { checkLength, loadRow, momentDim, parameter } from "./arrays.ts";
+import { gateBackwardRow } from "./gate_backward.ts";
 import { type HomArguments, homMoments, MASK_EPSILON } from "./hom.ts";
-import { projection } from "./projection.ts";
+import { momentsBackwardRow } from "./moments_backward.ts";
 import type { HomParams, HomShape } from "./types.ts";
 
 export interface HomGradients {
@@ -37,53 +36,32 @@ export function homBackward(shape: HomShape, params: HomParams, args: HomBackwar
   const se = linearBackward(where, params, "se_proj", dim, width, gradients);
   const ho = linearBackward(where, params, "ho_proj", dim, width, gradients);
 
-  // r = σ(logit) ⊙ h, y = r·agᵀ + b
-  const project = projection(where, params, "se_proj", dim, width);
+  const dy = new Float64Array(dim);
+  const select = gateBackwardRow(where, params, shape, (r, dr) => {
+    dr.fill(0);
+    ag(r, dy, dr);
+  });
   const query = new Float64Array(queries * dim);
   const gradMeans = new Float64Array(queries * width);
   const x = new Float64Array(dim);
-  const dy = new Float64Array(dim);
-  const r = new Float64Array(width);
-  const dr = new Float64Array(width);
-  const logit = new Float64Array(width);
+  const [r, dr, gradLogits] = [new Float64Array(width), new Float64Array(width), new Float64Array(width)];
   for (let i = 0; i < queries; i++) {
     loadRow(args.query, i, x);
     loadRow(gradOutput, i, dy);
-    project(x, logit);
-    const base = i * width;
-    for (let j = 0; j < width; j++) r[j] = sigmoid(logit[j]!) * h[base + j]!;
-    dr.fill(0);
-    ag(r, dy, dr);
-    for (let j = 0; j < width; j++) {
-      const s = sigmoid(logit[j]!);
-      gradMeans[base + j] = dr[j]! * s;
-      logit[j] = dr[j]! * h[base + j]! * s * sigmoid(-logit[j]!);
-    }
-    se(x, logit, query.subarray(i * dim, (i + 1) * dim));
+    select(x, h, i * width, dr, { r, gradLogits, gradMoments: gradMeans.subarray(i * width, (i + 1) * width) });
+    se(x, gradLogits, query.subarray(i * dim, (i + 1) * dim));
   }
 
   const gradMoments = aggregateBackward(where, width, MASK_EPSILON, forward, gradMeans);
 
-  // m_i = z_i ⊙ m_(i-1), z = act(u)
   const { context = args.query } = args;
   const gradContext = args.context ? new Float64Array(tokens * dim) : query;
-  const expand = projection(where, params, "ho_proj", dim, width);
-  const act = activationFunction(shape.activation);
-  const slope = activationGradient(shape.activation);
-  const chunk = width / shape.order;
-  const u = new Float64Array(width);
-  const m = new Float64Array(width);
+  const expand = momentsBackwardRow(where, params, shape);
   for (let n = 0; n < tokens; n++) {
     loadRow(context, n, x);
-    expand(x, u);
-    for (let j = 0; j < width; j++) m[j] = act(u[j]!) * (j < chunk ? 1 : m[j - chunk]!);
-    const dm = gradMoments.subarray(n * width, (n + 1) * width);
-    for (let j = width - 1; j >= 0; j--) {
-      const before = j < chunk ? 1 : m[j - chunk]!;
-      if (j >= chunk) dm[j - chunk]! += dm[j]! * act(u[j]!);
-      dm[j] = dm[j]! * before * slope(u[j]!);
-    }
-    ho(x, dm, gradContext.subarray(n * dim, (n + 1) * dim));
+    const du = gradMoments.subarray(n * width, (n + 1) * width);
+    expand(x, du);
+    ho(x, du, gradContext.subarray(n * dim, (n + 1) * dim));
   }
   return { query, ...(args.context && { context: gradContext }), params: gradients };
 }

@@ -6,6 +6,7 @@ export { type AttentionArguments, type AttentionShape, attention, attentionRefer
 export { type FfwKeys, feedForward, homBlock } from "./block.ts";
 export { embed } from "./embed.ts";
 export { gate } from "./gate.ts";
+export { gateBackward } from "./gate_backward.ts";
 export { HLM_LOSS_MAX, type HlmArguments, type HlmConfig, hlmLoss, hlmReference } from "./hlm.ts";
 export { type HlmBackwardArguments, type HlmGradients, hlmBackward } from "./hlm_backward.ts";
 export { type AdamWSettings, HlmTraining } from "./hlm_training.ts";
@@ -16,6 +17,7 @@ export { DENOMINATOR_MIN, type FeatureSizes, featureAttention, featureScores, fe
 export { maskMoments } from "./mask_moments.ts";
 export { mergeMoments } from "./merge_moments.ts";
 export { expandMoments, moments, segmentMoments } from "./moments.ts";
+export { momentsBackward } from "./moments_backward.ts";
 export {
   clampedLeaky,
   hardSigmoid,
@@ -28,8 +30,11 @@ export { positionFrequencies, positions } from "./positions.ts";
 export { prefixMoments } from "./prefix_moments.ts";
 export { FEATURE_MAPS, type FeatureMap, type LinearAttentionShape, randomFeatures } from "./random_features.ts";
 export { exponential, type SampleArguments, sample } from "./sample.ts";
+export { scanGradients } from "./scan_gradients.ts";
 export { scanMoments } from "./scan_moments.ts";
 export { select } from "./select.ts";
 export { HomStream } from "./stream.ts";
+export { sumGradients } from "./sum_gradients.ts";
 export { transpose } from "./transpose.ts";
 export type { HomMask, HomParams, HomShape, Weights } from "./types.ts";
+export { unpackLinear } from "./unpack_linear.ts";

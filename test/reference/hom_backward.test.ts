@@ -1,12 +1,18 @@
 import fc from "fast-check";
 import { describe, expect, test } from "vitest";
-import { homReference } from "../../src/reference/hom.ts";
+import { packLinear } from "../../src/layers/params.ts";
+import { gateBackward } from "../../src/reference/gate_backward.ts";
+import { homMoments, homReference } from "../../src/reference/hom.ts";
 import { type HomBackwardArguments, homBackward } from "../../src/reference/hom_backward.ts";
+import { momentsBackward } from "../../src/reference/moments_backward.ts";
+import { scanGradients } from "../../src/reference/scan_gradients.ts";
+import { sumGradients } from "../../src/reference/sum_gradients.ts";
 import type { HomMask, HomParams } from "../../src/reference/types.ts";
+import { unpackLinear } from "../../src/reference/unpack_linear.ts";
 import { expectClose } from "../support/compare.ts";
 import { goldenCases, homGolden, loadGolden } from "../support/golden.ts";
 import { homGoldenGradients } from "../support/hom_backward.ts";
-import { FINITE_DIFFERENCE_F64, REFERENCE_GOLDEN } from "../support/tolerances.ts";
+import { FINITE_DIFFERENCE_F64, REFERENCE_GOLDEN, REORDERED_F64 } from "../support/tolerances.ts";
 import { forAll, normals, randomParams, uniforms } from "./inputs.ts";
 
 describe("the float64 backward pass gives the golden gradients", async () => {
@@ -107,5 +113,88 @@ describe("the float64 backward pass", () => {
       expect(Object.keys(gradients.params).sort()).toEqual(Object.keys(params).sort());
     });
     expect([...seen].sort()).toEqual([...KINDS].sort());
+  });
+});
+
+describe("the kernels' twins compose to the layer's gradients", () => {
+  const sizes = fc.record({
+    seed: fc.nat(),
+    batch: fc.integer({ min: 1, max: 3 }),
+    tokens: fc.integer({ min: 1, max: 20 }),
+    blockTokens: fc.constantFrom(4, 8),
+    ahead: fc.constantFrom(1, 2, 4),
+    shape: fc.record({ dim: fc.integer({ min: 1, max: 5 }), order: fc.integer({ min: 1, max: 4 }), orderExpand: fc.integer({ min: 1, max: 2 }) }),
+  });
+  /** dy [rows, outer] times weight [outer, inner]. */
+  const product = (dy: Float64Array, weight: Float64Array, inner: number, outer: number) =>
+    Float64Array.from({ length: (dy.length / outer) * inner }, (_, at) => {
+      const [row, i] = [Math.floor(at / inner), at % inner];
+      let sum = 0;
+      for (let o = 0; o < outer; o++) sum += dy[row * outer + o]! * weight[o * inner + i]!;
+      return sum;
+    });
+
+  test.each(["causal", "segments"] as const)("%s", (kind) => {
+    forAll(sizes, ({ seed, batch, tokens, blockTokens, ahead, shape }) => {
+      const { dim } = shape;
+      const params = randomParams(seed, shape);
+      const width = shape.order * shape.orderExpand * dim;
+      const query = normals(seed + 10, batch * tokens * dim);
+      const gradOutput = normals(seed + 11, query.length);
+      // A segment is longer than a block, as the planner has it.
+      const length = kind === "causal" ? ahead : blockTokens * 2;
+      const args = { query, gradOutput, mask: { blockCausal: length }, batch, queryLength: tokens };
+      const h = homMoments(shape, params, { query, mask: args.mask, batch, queryLength: tokens });
+      const gradGated = product(gradOutput, params["ag_proj.weight"], width, dim);
+      const seen = Float64Array.from({ length: batch * tokens }, (_, i) => Math.min((Math.floor((i % tokens) / length) + 1) * length, tokens));
+      const divisors = kind === "causal" ? seen : undefined;
+      const { gradLogits, gradSums } = gateBackward(query, h, gradGated, params, shape, { batch, queryLength: tokens, divisors });
+      const common = { groups: batch, momentDim: width };
+      const gradMoments = new Float64Array(gradSums.length);
+      if (kind === "causal") {
+        const { totals, suffix } = sumGradients(gradSums, { ...common, queryLength: tokens, blockTokens, ahead });
+        const blocks = Math.ceil(tokens / blockTokens);
+        const after = scanGradients(totals, { ...common, blocks });
+        for (let i = 0; i < batch * tokens; i++) {
+          const block = Math.floor(i / tokens) * blocks + Math.floor((i % tokens) / blockTokens);
+          for (let j = 0; j < width; j++) gradMoments[i * width + j] = suffix[i * width + j]! + after[block * width + j]!;
+        }
+      } else {
+        const blocks = Math.ceil(tokens / length);
+        const { totals } = sumGradients(gradSums, { ...common, queryLength: tokens, blockTokens: length });
+        const sums = scanGradients(totals, { ...common, blocks, segments: { length, rowTokens: tokens } });
+        for (let i = 0; i < batch * tokens; i++) {
+          const segment = Math.floor(i / tokens) * blocks + Math.floor((i % tokens) / length);
+          gradMoments.set(sums.subarray(segment * width, (segment + 1) * width), i * width);
+        }
+      }
+      const du = momentsBackward(query, gradMoments, params, shape);
+      const gradQuery = product(gradLogits, params["se_proj.weight"], dim, width);
+      const gradContext = product(du, params["ho_proj.weight"], dim, width);
+      const expected = homBackward(shape, params, args).query;
+      expectClose(
+        gradQuery.map((value, i) => value + gradContext[i]!),
+        expected,
+        { relL2: REORDERED_F64, what: "query" },
+      );
+    });
+  });
+
+  test("unpack_linear is the inverse of packLinear", () => {
+    const [inner, outer] = [
+      { count: 2, width: 3 },
+      { count: 3, width: 5 },
+    ];
+    const [weight, bias, other] = [normals(1, 6 * 15), normals(2, 15), normals(3, 6 * 2)];
+    const packed = packLinear(
+      [
+        { weight: other, bias: undefined, outer: { count: 1, width: 2 } },
+        { weight, bias, outer },
+      ],
+      inner,
+    );
+    const unpacked = unpackLinear(packed, { stride: 4 + 24, firstColumn: 4, inner, outer });
+    expect(unpacked.weight).toEqual(Float64Array.from(Float32Array.from(weight)));
+    expect(unpacked.bias).toEqual(Float64Array.from(Float32Array.from(bias)));
   });
 });
