@@ -4,12 +4,16 @@ import weightsF16 from "../../shaders/shared/load_w_f16.wgsl?raw";
 import weightsF32 from "../../shaders/shared/load_w_f32.wgsl?raw";
 import weightsI4 from "../../shaders/shared/load_w_i4.wgsl?raw";
 import weightsI8 from "../../shaders/shared/load_w_i8.wgsl?raw";
+import loadDyScalar from "../../shaders/shared/load_dy_scalar.wgsl?raw";
+import loadDyVec4 from "../../shaders/shared/load_dy_vec4.wgsl?raw";
 import loadHalf from "../../shaders/shared/load_x_half.wgsl?raw";
 import loadScalar from "../../shaders/shared/load_x_scalar.wgsl?raw";
 import loadVec4 from "../../shaders/shared/load_x_vec4.wgsl?raw";
 import product16x8 from "../../shaders/shared/product_16x8.wgsl?raw";
 import product16x8Quads from "../../shaders/shared/product_16x8_quads.wgsl?raw";
 import quad from "../../shaders/shared/quad.wgsl?raw";
+import outer8x4 from "../../shaders/shared/outer_8x4.wgsl?raw";
+import outer16x8 from "../../shaders/shared/outer_16x8.wgsl?raw";
 import rowMoments from "../../shaders/shared/row_moments.wgsl?raw";
 import searchTable from "../../shaders/shared/search_table.wgsl?raw";
 import stateLevels from "../../shaders/shared/state_levels.wgsl?raw";
@@ -59,6 +63,8 @@ type SharedFile =
   | "activation_gradients"
   | "tile"
   | "load_x"
+  | "load_dy"
+  | "outer"
   | "store_y"
   | "row_moments"
   | "search_table"
@@ -96,6 +102,8 @@ export function defineKernel(spec: OpSpec): Kernel {
       if (file === "activations") return [activations];
       if (file === "activation_gradients") return [activationGradients];
       if (file === "load_x") return [LOAD_X[variant.x ?? "vec4"]];
+      if (file === "load_dy") return [variant.y === "scalar" ? loadDyScalar : loadDyVec4];
+      if (file === "outer") return [variant.tile === "16x8" ? outer16x8 : outer8x4];
       if (file === "store_y") return [STORE_Y[variant.y ?? "vec4"]];
       if (file === "row_moments") return [rowMoments];
       if (file === "search_table") return [searchTable];

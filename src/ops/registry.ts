@@ -5,6 +5,7 @@ import { embed } from "./embed.ts";
 import { gate } from "./gate.ts";
 import { linear } from "./linear.ts";
 import { maskMoments } from "./mask_moments.ts";
+import { mergeGradients } from "./merge_gradients.ts";
 import { mergeMoments } from "./merge_moments.ts";
 import { moments } from "./moments.ts";
 import { prefixMoments } from "./prefix_moments.ts";
@@ -16,6 +17,7 @@ import { stateTotals } from "./state_totals.ts";
 import { step } from "./step.ts";
 import { transpose } from "./transpose.ts";
 import { updateState } from "./update_state.ts";
+import { weightGradient } from "./weight_gradient.ts";
 
 /** Every kernel, in the order of the forward pass, then those of streaming and of training; the compile test and the bench walk this list. */
 export const kernels: readonly Kernel[] = [
@@ -36,4 +38,6 @@ export const kernels: readonly Kernel[] = [
   sample,
   activateBackward,
   transpose,
+  weightGradient,
+  mergeGradients,
 ];

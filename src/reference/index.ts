@@ -15,6 +15,7 @@ export { type HomBackwardArguments, type HomGradients, homBackward } from "./hom
 export { linear } from "./linear.ts";
 export { DENOMINATOR_MIN, type FeatureSizes, featureAttention, featureScores, featureSums, linearAttentionReference } from "./linear_attention.ts";
 export { maskMoments } from "./mask_moments.ts";
+export { mergeGradients } from "./merge_gradients.ts";
 export { mergeMoments } from "./merge_moments.ts";
 export { expandMoments, moments, segmentMoments } from "./moments.ts";
 export { momentsBackward } from "./moments_backward.ts";
@@ -37,4 +38,5 @@ export { HomStream } from "./stream.ts";
 export { sumGradients } from "./sum_gradients.ts";
 export { transpose } from "./transpose.ts";
 export type { HomMask, HomParams, HomShape, Weights } from "./types.ts";
+export { weightGradient } from "./weight_gradient.ts";
 export { unpackLinear } from "./unpack_linear.ts";
