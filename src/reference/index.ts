@@ -38,5 +38,5 @@ export { HomStream } from "./stream.ts";
 export { sumGradients } from "./sum_gradients.ts";
 export { transpose } from "./transpose.ts";
 export type { HomMask, HomParams, HomShape, Weights } from "./types.ts";
-export { weightGradient } from "./weight_gradient.ts";
 export { unpackLinear } from "./unpack_linear.ts";
+export { weightGradient } from "./weight_gradient.ts";
