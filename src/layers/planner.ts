@@ -106,6 +106,10 @@ export interface Source {
   readonly prefixTable?: "none" | "mask" | "counts";
 }
 
+/** What a slab of rows takes at most, unless that is fewer rows than SLAB_ROWS: more would only cost memory, and leave the caches. */
+const SLAB_BYTES = 8 << 20;
+const SLAB_ROWS = 1024;
+
 /**
  * Collects the dispatches of one call, cut so that scratch stays within the budget and bindings within the device's limits. Slabs of a sum are
  * cut at whole groups of blocks: the order of additions, and with it every bit, does not depend on the batch.
@@ -158,9 +162,9 @@ export class Planner {
     return Math.min(this.#rowsWithin(this.config.scratchBudget / 4), MAX_INNER_STEPS);
   }
 
-  /** Rows of moments that fit in half of the budget: what a slab of queries or of causal tokens may take. */
+  /** Rows of moments that a slab of queries or of causal tokens may take: as many as keep an adapter busy, within half of the budget. */
   get slabRows(): number {
-    return this.#rowsWithin(this.config.scratchBudget / 2);
+    return this.#rowsWithin(Math.min(this.config.scratchBudget / 2, Math.max(SLAB_BYTES, SLAB_ROWS * this.rowBytes)));
   }
 
   #rowsWithin(bytes: number): number {
