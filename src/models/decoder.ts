@@ -1,10 +1,10 @@
 import { planSample } from "../ops/sample.ts";
 import type { Gpu } from "../runtime/gpu.ts";
 import { Program } from "../runtime/program.ts";
+import { Readback } from "../runtime/readback.ts";
 import { USAGE } from "../runtime/usage.ts";
 import type { GPUBuffer, GPUCommandEncoder, GPUComputePassEncoder } from "../webgpu.ts";
 import type { Sampling } from "./sampling.ts";
-import { TokenReader } from "./token_reader.ts";
 
 /** Logits, the token sampled from them, and its way back to the host. */
 export class Decoder {
@@ -13,9 +13,9 @@ export class Decoder {
   readonly #gpu: Gpu;
   readonly #entry: GPUBuffer;
   readonly #program: Program;
-  readonly #reader: TokenReader;
+  readonly #reader: Readback;
   #step = 0;
-  #recorded: ((where: string) => Promise<number>) | undefined;
+  #recorded: ((where: string) => Promise<ArrayBuffer>) | undefined;
 
   constructor(gpu: Gpu, vocabulary: number, sampling: Sampling) {
     const usage = USAGE.STORAGE | USAGE.COPY_SRC | USAGE.COPY_DST;
@@ -26,7 +26,7 @@ export class Decoder {
     const slot = (buffer: string, size: number) => ({ buffer, offset: 0, size });
     const slots = { logits: slot("logits", this.logits.size), entry: slot("entry", 16), ids: slot("ids", 16) };
     this.#program = new Program(gpu, [planSample({ ...slots, batch: 1, vocabulary, ...sampling })], new Map());
-    this.#reader = new TokenReader(gpu);
+    this.#reader = new Readback(gpu, "decoder", 4);
   }
 
   /** Draws the next token from the logits. */
@@ -36,13 +36,14 @@ export class Decoder {
   }
 
   recordRead(encoder: GPUCommandEncoder): void {
-    this.#recorded = this.#reader.record(encoder, this.ids);
+    this.#recorded = this.#reader.record(encoder, this.ids, "the token");
   }
 
   /** The token whose copy was recorded last, and has been submitted. */
-  read(where: string): Promise<number> {
+  async read(where: string): Promise<number> {
     if (!this.#recorded) throw new Error("Hlm: no token was drawn");
-    return this.#recorded(where);
+    const [token = 0] = new Uint32Array(await this.#recorded(where));
+    return token;
   }
 
   destroy(): void {
