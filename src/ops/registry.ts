@@ -3,19 +3,24 @@ import { activateBackward } from "./activate_backward.ts";
 import { combineStates } from "./combine_states.ts";
 import { embed } from "./embed.ts";
 import { gate } from "./gate.ts";
+import { gateBackward } from "./gate_backward.ts";
 import { linear } from "./linear.ts";
 import { maskMoments } from "./mask_moments.ts";
 import { mergeGradients } from "./merge_gradients.ts";
 import { mergeMoments } from "./merge_moments.ts";
 import { moments } from "./moments.ts";
+import { momentsBackward } from "./moments_backward.ts";
 import { prefixMoments } from "./prefix_moments.ts";
 import { sample } from "./sample.ts";
+import { scanGradients } from "./scan_gradients.ts";
 import { scanMoments } from "./scan_moments.ts";
 import { scanSegments } from "./scan_segments.ts";
 import { select } from "./select.ts";
 import { stateTotals } from "./state_totals.ts";
 import { step } from "./step.ts";
+import { sumGradients } from "./sum_gradients.ts";
 import { transpose } from "./transpose.ts";
+import { unpackLinear } from "./unpack_linear.ts";
 import { updateState } from "./update_state.ts";
 import { weightGradient } from "./weight_gradient.ts";
 
@@ -40,4 +45,9 @@ export const kernels: readonly Kernel[] = [
   transpose,
   weightGradient,
   mergeGradients,
+  gateBackward,
+  sumGradients,
+  scanGradients,
+  momentsBackward,
+  unpackLinear,
 ];
