@@ -3,7 +3,7 @@
 //   y = residual + act(x Wᵀ + b)
 //
 //   x     [rows, inner]        w [inner + 1, outer]: weight transposed, then bias; outer padded to a multiple of 4
-//   y, residual [rows, outer]  (residual read when has_residual)
+//   y, residual [rows, outer]  (residual read when has_residual is 1; at 2 it is y itself)
 //
 // One invocation owns a tile of rows x outputs. Cost: reads rows·inner, outer·inner weights, writes rows·outer; 2·rows·inner·outer FLOPs.
 // Uses tile, load_x, load_w, store_y, activations.

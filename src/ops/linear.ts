@@ -21,6 +21,8 @@ export interface LinearArguments {
   readonly weightDtype: WeightDtype;
   readonly y: Rows;
   readonly residual?: Rows | undefined;
+  /** Add to what y holds; there is no residual then. */
+  readonly accumulate?: boolean | undefined;
   readonly activation?: Extract<Variant["activation"], "identity" | "gelu" | "silu">;
   readonly tile: TileName;
   readonly maxWorkgroups: number;
@@ -31,7 +33,7 @@ export function planLinear(a: LinearArguments): Step {
   const bound = bindRows(a.x);
   const stride4 = Math.ceil(a.y.length / 4);
   const tile = tileFor(a.x.count, a.tile, stride4);
-  const y = bindY(a.y, a.residual, EMPTY);
+  const y = bindY(a.y, a.residual, EMPTY, a.accumulate);
   return {
     kernel: linear,
     variant: { x: bound.access, w: a.weightDtype, y: y.access, activation: a.activation ?? "identity", tile },

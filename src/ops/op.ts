@@ -206,8 +206,8 @@ export function xUniforms(rows: Rows, bound: BoundRows): Record<string, number> 
   };
 }
 
-/** y and, lying like it and of its type, residual. Both are stored in fours, or neither. */
-export function bindY(y: Rows, residual: Rows | undefined, empty: Slot) {
+/** y and, lying like it and of its type, residual. Both are stored in fours, or neither. `accumulate` adds to what y holds, without a residual. */
+export function bindY(y: Rows, residual: Rows | undefined, empty: Slot, accumulate = false) {
   const boundY = bindRows(y);
   const boundResidual = residual && bindRows(residual);
   const access = boundResidual?.access === "scalar" ? "scalar" : boundY.access;
@@ -220,11 +220,11 @@ export function bindY(y: Rows, residual: Rows | undefined, empty: Slot) {
       y_stride: y.stride / unit,
       y_span: boundY.span,
       y_pitch: boundY.pitch,
-      has_residual: residual ? 1 : 0,
+      has_residual: accumulate ? 2 : residual ? 1 : 0,
       residual_offset: (boundResidual?.offset ?? 0) / unit,
     },
     bytesWritten: rowBytes(y),
-    bytesRead: residual ? rowBytes(residual) : 0,
+    bytesRead: residual || accumulate ? rowBytes(y) : 0,
   };
 }
 
