@@ -17,6 +17,7 @@ import quad from "../../shaders/shared/quad.wgsl?raw";
 import rowMoments from "../../shaders/shared/row_moments.wgsl?raw";
 import searchTable from "../../shaders/shared/search_table.wgsl?raw";
 import stateLevels from "../../shaders/shared/state_levels.wgsl?raw";
+import status from "../../shaders/shared/status.wgsl?raw";
 import storeHalf from "../../shaders/shared/store_y_half.wgsl?raw";
 import storeScalar from "../../shaders/shared/store_y_scalar.wgsl?raw";
 import storeVec4 from "../../shaders/shared/store_y_vec4.wgsl?raw";
@@ -24,6 +25,7 @@ import tile1x4 from "../../shaders/shared/tile_1x4.wgsl?raw";
 import tile8x4 from "../../shaders/shared/tile_8x4.wgsl?raw";
 import tile16x8 from "../../shaders/shared/tile_16x8.wgsl?raw";
 import tokenRange from "../../shaders/shared/token_range.wgsl?raw";
+import workgroupSum from "../../shaders/shared/workgroup_sum.wgsl?raw";
 import {
   BIND_ALIGNMENT,
   type BindingType,
@@ -69,6 +71,8 @@ type SharedFile =
   | "row_moments"
   | "search_table"
   | "state_levels"
+  | "status"
+  | "workgroup_sum"
   | "token_range";
 
 const ACTIVATIONS: readonly NonNullable<Variant["activation"]>[] = ["gelu", "tanh", "identity", "x_erf", "silu"];
@@ -107,6 +111,8 @@ export function defineKernel(spec: OpSpec): Kernel {
       if (file === "store_y") return [STORE_Y[variant.y ?? "vec4"]];
       if (file === "row_moments") return [rowMoments];
       if (file === "search_table") return [searchTable];
+      if (file === "status") return [status];
+      if (file === "workgroup_sum") return [workgroupSum];
       if (file === "state_levels") return [stateLevels];
       return [tokenRange];
     });

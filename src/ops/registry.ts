@@ -1,6 +1,7 @@
 import type { Kernel } from "../runtime/kernel.ts";
 import { activateBackward } from "./activate_backward.ts";
 import { combineStates } from "./combine_states.ts";
+import { crossEntropy } from "./cross_entropy.ts";
 import { embed } from "./embed.ts";
 import { gate } from "./gate.ts";
 import { gateBackward } from "./gate_backward.ts";
@@ -19,6 +20,7 @@ import { select } from "./select.ts";
 import { stateTotals } from "./state_totals.ts";
 import { step } from "./step.ts";
 import { sumGradients } from "./sum_gradients.ts";
+import { sumLoss } from "./sum_loss.ts";
 import { transpose } from "./transpose.ts";
 import { unpackLinear } from "./unpack_linear.ts";
 import { updateState } from "./update_state.ts";
@@ -45,6 +47,8 @@ export const kernels: readonly Kernel[] = [
   transpose,
   weightGradient,
   mergeGradients,
+  crossEntropy,
+  sumLoss,
   gateBackward,
   sumGradients,
   scanGradients,

@@ -54,3 +54,7 @@ export const SOURCE_SEGMENT = 0;
 export const SOURCE_PACKED = 1;
 export const SOURCE_PREFIX = 2;
 export const SOURCE_ROW = 3;
+
+/** Words of the status of a training step (shaders/shared/status.wgsl): f32, but `finite` and `halted`, which are 0 or 1. */
+export const STATUS = { norm: 0, scale: 1, finite: 2, halted: 3, loss: 4 } as const;
+export const STATUS_BYTES = 32;

@@ -49,6 +49,9 @@ export const FINITE_DIFFERENCE_F64 = 1e-8;
 /** The derivative of an activation in f32, absolute: erf is off by 2e-7, x times the density by its own rounding. */
 export const ACTIVATION_GRADIENT_F32 = 4e-7;
 
+/** A row's loss in f32, absolute: log may be off by 2^-21 near 1, the sum of exponentials by 4e-7, and a difference of logits rounds to 1e-7 of their size. */
+export const LOSS_F32 = 2e-6;
+
 /** Moments with and without the 1e-7 beside a weight of 1 or more: off by 1e-7 relative at most, plus float64 rounding. */
 export const MASK_EPSILON_F64 = 1.001e-7;
 
