@@ -3,6 +3,7 @@ import { activateBackward } from "./activate_backward.ts";
 import { combineStates } from "./combine_states.ts";
 import { crossEntropy } from "./cross_entropy.ts";
 import { embed } from "./embed.ts";
+import { embedBackward } from "./embed_backward.ts";
 import { gate } from "./gate.ts";
 import { gateBackward } from "./gate_backward.ts";
 import { linear } from "./linear.ts";
@@ -49,6 +50,7 @@ export const kernels: readonly Kernel[] = [
   mergeGradients,
   crossEntropy,
   sumLoss,
+  embedBackward,
   gateBackward,
   sumGradients,
   scanGradients,

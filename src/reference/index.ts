@@ -6,6 +6,7 @@ export { type AttentionArguments, type AttentionShape, attention, attentionRefer
 export { type FfwKeys, feedForward, homBlock } from "./block.ts";
 export { crossEntropy } from "./cross_entropy.ts";
 export { embed } from "./embed.ts";
+export { embedBackward } from "./embed_backward.ts";
 export { gate } from "./gate.ts";
 export { gateBackward } from "./gate_backward.ts";
 export { HLM_LOSS_MAX, type HlmArguments, type HlmConfig, hlmLoss, hlmReference } from "./hlm.ts";
