@@ -344,26 +344,7 @@ export class Planner {
     const x: Rows = { buffer: "query", byteOffset: query, dtype: queryDtype, ...view };
     const y: Rows = { buffer: "out", byteOffset: out, dtype: outDtype, ...view };
     const plus: Rows | undefined = residual === undefined ? undefined : { buffer: "residual", byteOffset: residual, dtype: outDtype, ...view };
-    const { prefixTable = "none" } = source;
-    const from: MomentSource = {
-      source: source.source,
-      moments: source.moments,
-      table: source.table,
-      uniforms: {
-        first_batch_row: r.firstBatchRow,
-        first_query: r.firstQuery,
-        query_length: queryLength,
-        slab_queries: r.queries,
-        slab_blocks: source.blocks ?? 1,
-        block_tokens: source.blockTokens ?? 1,
-        first_segment: source.firstSegment ?? 0,
-        segments_per_row: source.segmentsPerRow ?? 1,
-        segment_length: source.segmentLength ?? 1,
-        packed_segments: source.packedSegments ?? 0,
-        table_offset: source.tableOffset ?? 0,
-        prefix_table: source.source === SOURCE_PREFIX ? ["none", "mask", "counts"].indexOf(prefixTable) : 0,
-      },
-    };
+    const from = this.momentSource(r, source);
     const { weightDtype } = this;
     const common = { stride4: this.stride4, weightDtype, tile: this.tile, maxWorkgroups: this.maxWorkgroups };
     if (this.#fused || !rows) {
@@ -376,6 +357,30 @@ export class Planner {
       planGate({ ...common, x, w: this.projections, rows, from }),
       planLinear({ x: gated, w: this.ag, weightDtype, y, residual: plus, tile: this.tile, maxWorkgroups: this.maxWorkgroups }),
     );
+  }
+
+  /** Where the queries of a slab find their moments, as the kernels read it. */
+  momentSource(r: Rectangle, source: Source): MomentSource {
+    const { prefixTable = "none" } = source;
+    return {
+      source: source.source,
+      moments: source.moments,
+      table: source.table,
+      uniforms: {
+        first_batch_row: r.firstBatchRow,
+        first_query: r.firstQuery,
+        query_length: this.call.queryLength,
+        slab_queries: r.queries,
+        slab_blocks: source.blocks ?? 1,
+        block_tokens: source.blockTokens ?? 1,
+        first_segment: source.firstSegment ?? 0,
+        segments_per_row: source.segmentsPerRow ?? 1,
+        segment_length: source.segmentLength ?? 1,
+        packed_segments: source.packedSegments ?? 0,
+        table_offset: source.tableOffset ?? 0,
+        prefix_table: source.source === SOURCE_PREFIX ? ["none", "mask", "counts"].indexOf(prefixTable) : 0,
+      },
+    };
   }
 
   tokenBlocks(a: {
