@@ -45,8 +45,13 @@ fn tile_multiply(a: Tile, b: Tile) -> Tile {
   return Tile(quad_multiply(a.a, b.a), quad_multiply(a.b, b.b), quad_multiply(a.lower_a, b.lower_a), quad_multiply(a.lower_b, b.lower_b));
 }
 
+// In a loop over memory: written out, 32 activations are most of what a kernel takes to compile, and run no faster.
 fn tile_activate(z: Tile) -> Tile {
-  return Tile(quad_activate(z.a), quad_activate(z.b), quad_activate(z.lower_a), quad_activate(z.lower_b));
+  var v = tile_rows(z);
+  for (var i = 0u; i < TILE_ROWS * TILE_COLS4; i++) {
+    v[i] = activate(v[i]);
+  }
+  return tile_of(&v);
 }
 
 fn tile_accumulate(z: Tile, sums: Columns) -> Columns {
@@ -73,7 +78,11 @@ fn tile_row(z: Tile, r: u32, c: u32) -> vec4f {
 }
 
 fn tile_sigmoid(z: Tile) -> Tile {
-  return Tile(quad_sigmoid(z.a), quad_sigmoid(z.b), quad_sigmoid(z.lower_a), quad_sigmoid(z.lower_b));
+  var v = tile_rows(z);
+  for (var i = 0u; i < TILE_ROWS * TILE_COLS4; i++) {
+    v[i] = sigmoid(v[i]);
+  }
+  return tile_of(&v);
 }
 
 // For epilogues, which take rows in turn: an array in memory, since a choice among 32 registers costs software adapters a branch each.
@@ -102,4 +111,13 @@ fn tile_rows(z: Tile) -> TileRows {
 
 fn tile_at(rows: ptr<function, TileRows>, r: u32, c: u32) -> vec4f {
   return (*rows)[TILE_COLS4 * r + c];
+}
+
+fn tile_of(v: ptr<function, TileRows>) -> Tile {
+  return Tile(
+    Quad((*v)[0], (*v)[2], (*v)[4], (*v)[6], (*v)[8], (*v)[10], (*v)[12], (*v)[14]),
+    Quad((*v)[1], (*v)[3], (*v)[5], (*v)[7], (*v)[9], (*v)[11], (*v)[13], (*v)[15]),
+    Quad((*v)[16], (*v)[18], (*v)[20], (*v)[22], (*v)[24], (*v)[26], (*v)[28], (*v)[30]),
+    Quad((*v)[17], (*v)[19], (*v)[21], (*v)[23], (*v)[25], (*v)[27], (*v)[29], (*v)[31]),
+  );
 }
