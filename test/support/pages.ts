@@ -1,29 +1,188 @@
-import { type Browser, chromium, type Page } from "playwright-core";
-import { afterAll, inject } from "vitest";
+import { mkdirSync, readFileSync } from "node:fs";
+import { createRequire } from "node:module";
+import { join } from "node:path";
+import { type Browser, type BrowserContextOptions, chromium, type Page } from "playwright-core";
+import { afterAll, expect, inject } from "vitest";
 import { browserArguments, findBrowser, noAdapterAdvice } from "../../scripts/adapter.mjs";
 
-let shared: Promise<Browser> | undefined;
+const root = join(import.meta.dirname, "../..");
+const axeSource = readFileSync(createRequire(import.meta.url).resolve("axe-core/axe.min.js"), "utf8");
 
-async function launch(): Promise<Browser> {
+let shared: Promise<{ browser: Browser; tasks: TaskRecorder }> | undefined;
+
+async function launch(): Promise<{ browser: Browser; tasks: TaskRecorder }> {
   const found = findBrowser();
   if (!found) throw new Error(noAdapterAdvice);
   const env = { ...process.env, ...found.env } as Record<string, string>;
-  return chromium.launch({ executablePath: found.executable, args: browserArguments(), env });
-}
-
-/** Opens a page of the built demo with WebGPU; `problems` collects what the page reports as errors and warnings. */
-export async function openPage(path = ""): Promise<{ page: Page; problems: string[] }> {
-  shared ??= launch();
-  const page = await (await shared).newPage();
-  const problems: string[] = [];
-  page.on("pageerror", (error) => problems.push(String(error)));
-  page.on("console", (message) => {
-    if (message.type() === "error" || message.type() === "warning") problems.push(message.text());
-  });
-  await page.goto(new URL(path, inject("demoUrl")).href);
-  return { page, problems };
+  const browser = await chromium.launch({ executablePath: found.executable, args: browserArguments(), env });
+  const tasks = new TaskRecorder(browser);
+  await tasks.start();
+  return { browser, tasks };
 }
 
 afterAll(async () => {
-  await (await shared)?.close();
+  await (await shared)?.browser.close();
 });
+
+/** No task of a page's main thread may compute longer: the browser could not draw or hear the visitor meanwhile. */
+const LONGEST_TASK_MS = 50;
+export interface Visit {
+  readonly page: Page;
+  /** Errors and warnings of the page, its workers and its GPU so far. */
+  readonly problems: string[];
+}
+
+export interface VisitOptions extends BrowserContextOptions {
+  /** Runs in the page before anything else. */
+  readonly before?: () => void;
+  /** Goes into the page's worker before anything else. */
+  readonly beforeInWorker?: string;
+  /** Problems that belong to what is tried. */
+  readonly expected?: RegExp;
+}
+
+/**
+ * Opens a page of the built demo as a visitor does, and lets `act` use it. Afterwards nothing may have gone wrong: no error or warning of the page, its
+ * workers or its GPU, no request to another server, no task of the main thread over 50 ms, nothing that axe finds in the page's last state.
+ * @param path with its query, relative to the site: `"generate.html?debug"`
+ */
+export async function visit(path: string, options: VisitOptions, act: (visit: Visit) => Promise<void>): Promise<void> {
+  const { before, beforeInWorker, expected, ...contextOptions } = options;
+  shared ??= launch();
+  const { browser, tasks } = await shared;
+  const context = await browser.newContext({ reducedMotion: "reduce", ...contextOptions });
+  try {
+    const page = await context.newPage();
+    const problems: string[] = [];
+    const note = (text: string) => {
+      if (!expected?.test(text)) problems.push(text);
+    };
+    page.on("pageerror", (error) => note(String(error)));
+    page.on("console", (message) => {
+      if (message.type() === "error" || message.type() === "warning") note(message.text());
+    });
+    const foreign: string[] = [];
+    const { origin } = new URL(inject("demoUrl"));
+    page.on("request", (request) => {
+      const url = new URL(request.url());
+      if (url.protocol !== "data:" && url.protocol !== "blob:" && url.origin !== origin) foreign.push(request.url());
+    });
+    if (before) await page.addInitScript(before);
+    if (beforeInWorker !== undefined) {
+      await page.route(/worker-[^/]*\.js$/, async (route) => {
+        const response = await route.fetch();
+        await route.fulfill({ response, body: `${beforeInWorker};\n${await response.text()}` });
+      });
+    }
+    const long: number[] = [];
+    await page.exposeFunction("noteLongTask", (duration: number) => long.push(duration));
+    await page.addInitScript(watchLongTasks);
+    await page.goto(new URL(path, inject("demoUrl")).href);
+    await act({ page, problems });
+    await page.evaluate(() => performance.mark("end of visit"));
+    expect(problems, "what the page reported").toEqual([]);
+    expect(foreign, "requests to other servers").toEqual([]);
+    // What took long by the clock may have waited for a busy machine; the browser's record tells.
+    if (long.some((duration) => duration > LONGEST_TASK_MS)) expect(await tasks.long(), `tasks of over ${LONGEST_TASK_MS} ms`).toEqual([]);
+    expect(await accessibilityProblems(page), "what axe finds").toEqual([]);
+  } finally {
+    await context.close();
+  }
+}
+
+function watchLongTasks(): void {
+  performance.mark("start of visit");
+  const { noteLongTask } = window as unknown as { noteLongTask(duration: number): void };
+  const observer = new PerformanceObserver((list) => {
+    for (const { duration } of list.getEntries()) noteLongTask(duration);
+  });
+  observer.observe({ type: "longtask", buffered: true });
+}
+
+interface TraceEvent {
+  readonly name: string;
+  readonly cat: string;
+  readonly pid: number;
+  readonly tid: number;
+  readonly ts: number;
+  readonly dur?: number;
+  /** Processor time, in microseconds. */
+  readonly tdur?: number;
+  readonly args?: unknown;
+}
+
+/** The browser's own record of the tasks of its threads, with the processor time that each took. It runs all the time, since ending it can take seconds. */
+class TaskRecorder {
+  readonly #browser: Browser;
+  #end: (() => Promise<TraceEvent[]>) | undefined;
+
+  constructor(browser: Browser) {
+    this.#browser = browser;
+  }
+
+  async start(): Promise<void> {
+    const session = await this.#browser.newBrowserCDPSession();
+    const events: TraceEvent[] = [];
+    const complete = new Promise<void>((resolve) => session.once("Tracing.tracingComplete", () => resolve()));
+    session.on("Tracing.dataCollected", ({ value }) => events.push(...(value as unknown as TraceEvent[])));
+    const includedCategories = ["disabled-by-default-devtools.timeline", "devtools.timeline", "blink.user_timing"];
+    await session.send("Tracing.start", { traceConfig: { includedCategories, excludedCategories: ["*"] } });
+    this.#end = async () => {
+      await session.send("Tracing.end");
+      await complete;
+      await session.detach();
+      return events;
+    };
+  }
+
+  /** Tasks of the last visit's main thread that computed for too long, each with the longest things in it. */
+  async long(): Promise<string[]> {
+    const events = (await this.#end?.()) ?? [];
+    await this.start();
+    const marks = events.filter(({ cat }) => cat.includes("user_timing"));
+    const last = marks.filter(({ name }) => name === "end of visit").sort((a, b) => b.ts - a.ts)[0];
+    if (!last) throw new Error("the browser recorded no visit");
+    const onMain = events.filter(({ pid, tid, ts, tdur }) => pid === last.pid && tid === last.tid && ts < last.ts && tdur !== undefined);
+    const since = Math.min(
+      ...marks.filter(({ name, pid, tid }) => name === "start of visit" && pid === last.pid && tid === last.tid).map(({ ts }) => ts),
+    );
+    const tasks = onMain.filter(({ name, ts, dur = 0 }) => name === "RunTask" && ts + dur >= since);
+    if (tasks.length === 0) throw new Error("the browser recorded no task of the page");
+    const long = tasks.filter(({ tdur = 0 }) => tdur > LONGEST_TASK_MS * 1000);
+    return long.map((task) => {
+      const inside = onMain.filter((event) => event !== task && event.ts >= task.ts && event.ts < task.ts + (task.dur ?? 0));
+      const longest = inside.sort((a, b) => (b.tdur ?? 0) - (a.tdur ?? 0)).slice(0, 4);
+      return [task, ...longest]
+        .map(({ name, tdur = 0, args }) => `${name} ${(tdur / 1000).toFixed(1)} ms ${JSON.stringify(args)}`.slice(0, 300))
+        .join("; ");
+    });
+  }
+}
+
+/** What axe finds wrong with the page for people who see, hear or move differently: one line for every element. */
+async function accessibilityProblems(page: Page): Promise<string[]> {
+  await page.evaluate(axeSource);
+  return page.evaluate(async () => {
+    const { axe } = window as unknown as {
+      axe: { run(): Promise<{ violations: { id: string; help: string; nodes: { target: unknown[]; failureSummary?: string }[] }[] }> };
+    };
+    const { violations } = await axe.run();
+    return violations.flatMap(({ id, help, nodes }) => nodes.map(({ target, failureSummary }) => `${id}: ${help}: ${target} ${failureSummary}`));
+  });
+}
+
+/** The page as a picture in test-results/, to be looked at. */
+export async function picture(page: Page, name: string): Promise<void> {
+  const folder = join(root, "test-results");
+  mkdirSync(folder, { recursive: true });
+  await page.screenshot({ path: join(folder, `${name}.png`), fullPage: true });
+}
+
+/** Takes the GPU away from a page that was opened with `?debug`, as a driver that crashes does. */
+export async function loseGpu(page: Page): Promise<void> {
+  await page.getByRole("button", { name: "Lose the GPU" }).click();
+}
+
+/** For `beforeInWorker` and `before`: a browser without WebGPU, and one that finds no adapter. */
+export const NO_WEBGPU = 'Object.defineProperty(globalThis.WorkerNavigator?.prototype ?? Navigator.prototype, "gpu", { get: () => undefined })';
+export const NO_ADAPTER = "GPU.prototype.requestAdapter = async () => null";

@@ -7,9 +7,9 @@ declare module "vitest" {
   }
 }
 
-/** Serves the built demo to the tests of its pages; `npm run build:demo` comes first. */
+/** Serves the built demo to the tests of its pages, below a path as a static host might; `npm run build:demo` comes first. */
 export async function setup(project: TestProject): Promise<() => Promise<void>> {
-  const server = await preview({ configFile: "vite.demo.config.ts", preview: { port: 0 } });
+  const server = await preview({ configFile: "vite.demo.config.ts", base: "/some/path/", preview: { port: 0 } });
   const [url] = server.resolvedUrls?.local ?? [];
   if (!url) throw new Error("the preview server has no address");
   project.provide("demoUrl", url);

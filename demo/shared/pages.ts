@@ -1,0 +1,19 @@
+/** The pages of the site, in the order of the navigation. A page is an HTML file in demo/ with a line here. */
+export interface PageEntry {
+  /** Relative to demo/. */
+  readonly file: string;
+  /** In the navigation. */
+  readonly name: string;
+  /** On the welcome page; the first page is the welcome page itself. */
+  readonly summary: string;
+}
+
+export const pages: readonly PageEntry[] = [
+  { file: "index.html", name: "Welcome", summary: "" },
+  {
+    file: "generate.html",
+    name: "Generate",
+    summary:
+      "A small language model writes in the manner of Shakespeare. Pause it, let it go on in two ways at once, save what it remembers to a file.",
+  },
+];
