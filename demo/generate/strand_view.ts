@@ -53,7 +53,7 @@ export class StrandView {
       { className: "strand" },
       heading,
       this.#scroller,
-      make("dl", { className: "meters large" }, speed.row, seen.row, state.row, drawn.row),
+      make("dl", { className: "meters" }, speed.row, seen.row, state.row, drawn.row),
       make("div", { className: "buttons" }, this.#save, keep),
     );
   }

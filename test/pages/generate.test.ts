@@ -253,7 +253,7 @@ describe("when something is wrong", () => {
       await button(page, "Generate").click();
       expect(await page.evaluate(() => document.activeElement?.id)).toBe("prompt");
       expect(await page.getByLabel("Prompt").getAttribute("aria-invalid")).toBe("true");
-      expect(await page.locator("#strands").textContent()).toBe("");
+      expect(await page.locator("#strands").textContent()).toBe("What the model writes appears here.");
       expect(await status(page)).toBe("Ready.");
       await fill(page, { Prompt: "Zoe, for" });
       expect(await message.textContent()).toBe("");
