@@ -17,6 +17,7 @@ import quad from "../../shaders/shared/quad.wgsl?raw";
 import rowMoments from "../../shaders/shared/row_moments.wgsl?raw";
 import searchTable from "../../shaders/shared/search_table.wgsl?raw";
 import stateLevels from "../../shaders/shared/state_levels.wgsl?raw";
+import settings from "../../shaders/shared/settings.wgsl?raw";
 import status from "../../shaders/shared/status.wgsl?raw";
 import storeHalf from "../../shaders/shared/store_y_half.wgsl?raw";
 import storeScalar from "../../shaders/shared/store_y_scalar.wgsl?raw";
@@ -71,6 +72,7 @@ type SharedFile =
   | "row_moments"
   | "search_table"
   | "state_levels"
+  | "settings"
   | "status"
   | "workgroup_sum"
   | "token_range";
@@ -111,6 +113,7 @@ export function defineKernel(spec: OpSpec): Kernel {
       if (file === "store_y") return [STORE_Y[variant.y ?? "vec4"]];
       if (file === "row_moments") return [rowMoments];
       if (file === "search_table") return [searchTable];
+      if (file === "settings") return [settings];
       if (file === "status") return [status];
       if (file === "workgroup_sum") return [workgroupSum];
       if (file === "state_levels") return [stateLevels];

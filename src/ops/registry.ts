@@ -1,11 +1,14 @@
 import type { Kernel } from "../runtime/kernel.ts";
 import { activateBackward } from "./activate_backward.ts";
+import { adamw } from "./adamw.ts";
 import { combineStates } from "./combine_states.ts";
 import { crossEntropy } from "./cross_entropy.ts";
 import { embed } from "./embed.ts";
 import { embedBackward } from "./embed_backward.ts";
 import { gate } from "./gate.ts";
 import { gateBackward } from "./gate_backward.ts";
+import { gradientNorm } from "./gradient_norm.ts";
+import { gradientStatus } from "./gradient_status.ts";
 import { linear } from "./linear.ts";
 import { maskMoments } from "./mask_moments.ts";
 import { mergeGradients } from "./merge_gradients.ts";
@@ -51,6 +54,9 @@ export const kernels: readonly Kernel[] = [
   crossEntropy,
   sumLoss,
   embedBackward,
+  gradientNorm,
+  gradientStatus,
+  adamw,
   gateBackward,
   sumGradients,
   scanGradients,

@@ -5,6 +5,7 @@ export { type Activation, activate, erf, erfc, gelu, identity, type LinearActiva
 export { type AttentionArguments, type AttentionShape, attention, attentionReference } from "./attention.ts";
 export { type FfwKeys, feedForward, homBlock } from "./block.ts";
 export { crossEntropy } from "./cross_entropy.ts";
+export { type AdamwArguments, type AdamwState, adamw } from "./adamw.ts";
 export { embed } from "./embed.ts";
 export { embedBackward } from "./embed_backward.ts";
 export { gate } from "./gate.ts";
@@ -14,6 +15,8 @@ export { type HlmBackwardArguments, type HlmGradients, hlmBackward } from "./hlm
 export { type AdamWSettings, HlmTraining } from "./hlm_training.ts";
 export { type HomArguments, homMoments, homReference, MASK_EPSILON } from "./hom.ts";
 export { type HomBackwardArguments, type HomGradients, homBackward } from "./hom_backward.ts";
+export { gradientNorm } from "./gradient_norm.ts";
+export { type GradientStatus, gradientStatus } from "./gradient_status.ts";
 export { linear } from "./linear.ts";
 export { DENOMINATOR_MIN, type FeatureSizes, featureAttention, featureScores, featureSums, linearAttentionReference } from "./linear_attention.ts";
 export { maskMoments } from "./mask_moments.ts";
