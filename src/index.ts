@@ -1,6 +1,7 @@
 export { GpuLostError, GpuOutOfMemoryError, GpuUnavailableError, WeightsError } from "./errors.ts";
-export { type HomForwardOptions, HomLayer, type HomPlanOptions, type HomPlanReport } from "./layers/hom.ts";
+export { type HomForwardOptions, HomLayer, type HomPlanOptions, type HomPlanReport, type HomTrainingOptions } from "./layers/hom.ts";
 export type { HomConfig, HomParams } from "./layers/hom_config.ts";
+export type { HomGradients, HomTrainingPass } from "./layers/hom_training.ts";
 export { HomMask, type MaskShape, type MaskSpec } from "./layers/mask.ts";
 export { HomState, type HomStateConfig } from "./layers/state.ts";
 export type { AppendOptions, QueryOptions, StepOptions } from "./layers/stream.ts";

@@ -1,4 +1,4 @@
-import { checkInteger, checkObject, rangeError, raw, typeError } from "../checks.ts";
+import { checkInteger, checkObject, checkOneOf, rangeError, raw, typeError } from "../checks.ts";
 import type { Gpu } from "../runtime/gpu.ts";
 import { TILES } from "../runtime/kernel.ts";
 import { type BufferView, Program, planOffset } from "../runtime/program.ts";
@@ -7,6 +7,7 @@ import { allOf, checkGpu, Tensor } from "../runtime/tensor.ts";
 import type { GPUBuffer, GPUCommandEncoder, GPUComputePassEncoder } from "../webgpu.ts";
 import { checkConfig, checkParams, type HomConfig, type HomParams } from "./hom_config.ts";
 import { type HomCall, planHom } from "./hom_plan.ts";
+import { type HomGradients, type HomTrainingPass, runBackward, type TrainingCall } from "./hom_training.ts";
 import { HomMask, type MaskShape, type MaskSpec, type ResolvedMask, resolveMask, uploadMask } from "./mask.ts";
 import { encodeWeights, packLinear, padded } from "./params.ts";
 import { blockTokensFor } from "./planner.ts";
@@ -46,6 +47,9 @@ export interface HomPlanReport {
   readonly scratchBytes: number;
 }
 
+export interface HomTrainingOptions extends Pick<HomForwardOptions, "context" | "mask" | "queryMask"> {}
+
+const TRAINING_KEYS = ["context", "mask", "queryMask"];
 const OPTION_KEYS = ["context", "mask", "out", "residual", "queryMask"];
 const KEPT_PROGRAMS = 32;
 
@@ -161,7 +165,52 @@ export class HomLayer {
    */
   forward(query: Tensor, options: HomForwardOptions = {}): Tensor {
     const where = "HomLayer.forward";
+    return this.#forward(where, this.#check(where, query, options));
+  }
+
+  /**
+   * Runs the layer and returns, with the output, what computes the gradients: of a layer with f32 weights and output, for query and context in f32.
+   * A mask is what it was at this call, whatever happens to its arrays later.
+   * @throws TypeError, RangeError for arguments, GpuLostError; what the device refuses later is thrown by `read()` of the results
+   *
+   * @example
+   * const { output, backward } = hom.forwardForTraining(x, { mask: "causal" });
+   * const { query, params } = backward(gradOutput);
+   * console.log(await params["ho_proj.weight"].read());
+   */
+  forwardForTraining(query: Tensor, options: HomTrainingOptions = {}): HomTrainingPass {
+    const where = "HomLayer.forwardForTraining";
+    checkObject(where, "options", options, TRAINING_KEYS);
     const call = this.#check(where, query, options);
+    const { dtype, weightDtype } = this.config;
+    if (dtype !== "f32" || weightDtype !== "f32") {
+      const got = raw(`dtype "${dtype}" and weightDtype "${weightDtype}"`);
+      throw typeError(where, "layer", "have weights and output in f32", got, 'create it with dtype "f32"');
+    }
+    checkOneOf(where, "query's dtype", query.dtype, ["f32"]);
+    checkOneOf(where, "context's dtype", call.context.dtype, ["f32"]);
+    const { resolved, prepared, shape, queryMask } = call;
+    const uploads = Object.fromEntries(Object.entries(resolved.uploads).map(([name, data]) => [name, data.slice()]));
+    const kept = { query, context: options.context, shape, resolved: { ...resolved, uploads }, prepared, queryMask };
+    const output = this.#forward(where, call);
+    return { output, backward: (gradOutput) => this.#backward(kept, gradOutput) };
+  }
+
+  #backward(call: TrainingCall, gradOutput: Tensor): HomGradients {
+    const where = "HomLayer.forwardForTraining's backward";
+    const { query, context, shape, prepared } = call;
+    this.#checkUsable(where);
+    const likeQuery = (s: readonly number[]) => s.join() === query.shape.join();
+    this.#checkTensor(where, "gradOutput", gradOutput, `[${query.shape.join(", ")}]`, likeQuery);
+    checkOneOf(where, "gradOutput's dtype", gradOutput.dtype, ["f32"]);
+    checkTensor(where, "query", query, this.gpu);
+    if (context) checkTensor(where, "context", context, this.gpu);
+    prepared?.check(where, this.gpu, shape, this.#blockTokens);
+    const layer = { gpu: this.gpu, config: this.config, weights: this.#weights, programs: this.#programs, status: this.#status };
+    return runBackward(where, layer, call, gradOutput);
+  }
+
+  #forward(where: string, call: Call): Tensor {
     let transient: (() => void)[] = [];
     const { result, status } = this.gpu.guard(where, () => {
       const out = this.#allocate(where, call);

@@ -58,7 +58,7 @@ export function flopsOf(config: HomPlanConfig, call: Pick<HomCall, "batch" | "qu
 }
 
 /** Adds block sums to `moments`; the last part divides. */
-function merger(p: Planner, moments: Slot, divisor?: number | { slot: Slot }): (sums: BlockSums) => void {
+export function merger(p: Planner, moments: Slot, divisor?: number | { slot: Slot }): (sums: BlockSums) => void {
   return ({ first, last, ...sums }) => {
     const step = { ...sums, moments, stride4: p.stride4, accumulate: !first, divisor: last ? divisor : undefined, maxWorkgroups: p.maxWorkgroups };
     p.steps.push(planMergeMoments(step));

@@ -1,7 +1,17 @@
 import { existsSync, readdirSync, readFileSync } from "node:fs";
 import { dirname, join } from "node:path";
 import { describe, expect, it } from "vitest";
-import { LAYER_F16, LAYER_F32, LAYER_I4, LAYER_I8, MODEL_F32, REFERENCE_GOLDEN, REFERENCE_GRADIENT, STREAM_F32 } from "../support/tolerances.ts";
+import {
+  LAYER_F16,
+  LAYER_F32,
+  LAYER_GRADIENT_F32,
+  LAYER_I4,
+  LAYER_I8,
+  MODEL_F32,
+  REFERENCE_GOLDEN,
+  REFERENCE_GRADIENT,
+  STREAM_F32,
+} from "../support/tolerances.ts";
 
 const root = join(import.meta.dirname, "../..");
 const read = (path: string) => readFileSync(join(root, path), "utf8");
@@ -47,6 +57,7 @@ describe("docs/numerics.md", () => {
     const rows = [...read("docs/numerics.md").matchAll(/^\| `(\w+)` \| (\S+) \|/gm)].map(([, name, value]) => [name, Number(value)]);
     expect(Object.fromEntries(rows)).toEqual({
       LAYER_F32,
+      LAYER_GRADIENT_F32,
       MODEL_F32,
       STREAM_F32,
       LAYER_F16,
