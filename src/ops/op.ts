@@ -1,5 +1,6 @@
 import activationGradients from "../../shaders/shared/activation_gradients.wgsl?raw";
 import activations from "../../shaders/shared/activations.wgsl?raw";
+import eightRows from "../../shaders/shared/eight_rows.wgsl?raw";
 import loadDyScalar from "../../shaders/shared/load_dy_scalar.wgsl?raw";
 import loadDyVec4 from "../../shaders/shared/load_dy_vec4.wgsl?raw";
 import weightsF16 from "../../shaders/shared/load_w_f16.wgsl?raw";
@@ -75,9 +76,11 @@ type SharedFile =
   | "settings"
   | "status"
   | "workgroup_sum"
+  | "eight_rows"
   | "token_range";
 
 const ACTIVATIONS: readonly NonNullable<Variant["activation"]>[] = ["gelu", "tanh", "identity", "x_erf", "silu"];
+const FEATURE_MAPS: readonly NonNullable<Variant["featureMap"]>[] = ["favor", "rfa", "maclaurin_exp", "maclaurin_gaussian"];
 
 /** What a kernel file says of itself, plus the shared files it is completed with. */
 export interface OpSpec {
@@ -116,6 +119,7 @@ export function defineKernel(spec: OpSpec): Kernel {
       if (file === "settings") return [settings];
       if (file === "status") return [status];
       if (file === "workgroup_sum") return [workgroupSum];
+      if (file === "eight_rows") return [eightRows];
       if (file === "state_levels") return [stateLevels];
       return [tokenRange];
     });
@@ -135,6 +139,8 @@ export function defineKernel(spec: OpSpec): Kernel {
         `const GROUP: u32 = ${GROUP}u;`,
         `const ACTIVATION: u32 = ${ACTIVATIONS.indexOf(variant.activation ?? "identity")}u;`,
         `const LANES: u32 = ${variant.lanes ?? 64}u;`,
+        ...(variant.queryRows ? [`const QUERY_ROWS: u32 = ${variant.queryRows}u;`, `const HEAD_COLUMNS: u32 = ${variant.headColumns ?? 4}u;`] : []),
+        ...(variant.featureMap ? [`const FEATURE_MAP: u32 = ${FEATURE_MAPS.indexOf(variant.featureMap)}u;`] : []),
       ].join("\n"),
   };
 }

@@ -1,10 +1,14 @@
 import type { Kernel } from "../runtime/kernel.ts";
 import { activateBackward } from "./activate_backward.ts";
 import { adamw } from "./adamw.ts";
+import { attention } from "./attention.ts";
 import { combineStates } from "./combine_states.ts";
 import { crossEntropy } from "./cross_entropy.ts";
 import { embed } from "./embed.ts";
 import { embedBackward } from "./embed_backward.ts";
+import { featureAttention } from "./feature_attention.ts";
+import { featureScores } from "./feature_scores.ts";
+import { featureSums } from "./feature_sums.ts";
 import { gate } from "./gate.ts";
 import { gateBackward } from "./gate_backward.ts";
 import { gradientNorm } from "./gradient_norm.ts";
@@ -16,6 +20,7 @@ import { mergeMoments } from "./merge_moments.ts";
 import { moments } from "./moments.ts";
 import { momentsBackward } from "./moments_backward.ts";
 import { prefixMoments } from "./prefix_moments.ts";
+import { randomFeatures } from "./random_features.ts";
 import { sample } from "./sample.ts";
 import { scanGradients } from "./scan_gradients.ts";
 import { scanMoments } from "./scan_moments.ts";
@@ -30,7 +35,7 @@ import { unpackLinear } from "./unpack_linear.ts";
 import { updateState } from "./update_state.ts";
 import { weightGradient } from "./weight_gradient.ts";
 
-/** Every kernel, in the order of the forward pass, then those of streaming and of training; the compile test and the bench walk this list. */
+/** Every kernel, in the order of the forward pass, then those of streaming, of the baselines and of training; the compile test and the bench walk this list. */
 export const kernels: readonly Kernel[] = [
   embed,
   moments,
@@ -47,6 +52,11 @@ export const kernels: readonly Kernel[] = [
   stateTotals,
   combineStates,
   sample,
+  attention,
+  randomFeatures,
+  featureSums,
+  featureScores,
+  featureAttention,
   activateBackward,
   transpose,
   weightGradient,

@@ -31,6 +31,11 @@ export interface Variant {
   readonly tile?: TileName;
   /** Lanes over the outputs of select.wgsl. */
   readonly lanes?: 16 | 32 | 64;
+  /** Queries of a lane, and columns of 4 outputs, in attention.wgsl. */
+  readonly queryRows?: 4 | 8;
+  readonly headColumns?: 1 | 2 | 4;
+  /** What random_features.wgsl computes. */
+  readonly featureMap?: "favor" | "rfa" | "maclaurin_exp" | "maclaurin_gaussian";
 }
 
 /** One WGSL kernel. What is bound where and how the uniform is laid out is read from its source, so that it is said once. */

@@ -1,0 +1,83 @@
+import source from "../../shaders/attention.wgsl?raw";
+import { type Slot, type Step, WORKGROUP_SIZE } from "../runtime/kernel.ts";
+import { defineKernel, variantsOf, workgroupsFor } from "./op.ts";
+
+/** 8 queries by 4 columns would be 128 sums in registers: lavapipe compiles that for more than half a minute. */
+const VARIANTS = variantsOf({ queryRows: [4, 8], headColumns: [1, 2, 4] }).filter(
+  ({ queryRows, headColumns }) => queryRows !== 8 || headColumns !== 4,
+);
+
+export const attention = defineKernel({ name: "attention", source, variants: VARIANTS });
+
+/** Lanes side by side over the keys of a tile, and over the columns of an output. */
+const SIDES = WORKGROUP_SIZE / 8;
+/** Tiles of queries and keys are no longer than this: slabs are cut at multiples of it. */
+export const ATTENTION_TILE = 8 * SIDES;
+
+export interface AttentionKernelArguments {
+  readonly q: Slot;
+  readonly kv: Slot;
+  readonly stats: Slot;
+  readonly y: Slot;
+  readonly heads: number;
+  /** vec4s of a head's channels. */
+  readonly head4: number;
+  readonly batchRows: number;
+  /** Of a batch row in this slab, and the first one's position in it. */
+  readonly queries: number;
+  readonly firstQuery: number;
+  readonly keys: number;
+  readonly firstKey: number;
+  readonly causal: boolean;
+  /** Go on from what an earlier slab of keys left in stats and y. */
+  readonly accumulate: boolean;
+  /** Divide by the sum. */
+  readonly last: boolean;
+  /** Queries of a lane; 4 for heads of more than 64 channels. */
+  readonly queryRows: 4 | 8;
+  readonly maxWorkgroups: number;
+}
+
+/** Columns of 4 outputs of a lane, and how many groups of lanes it takes to cover a head. */
+function headColumns(head4: number): { headColumns: 1 | 2 | 4; groups: number } {
+  const columns = head4 <= SIDES ? 1 : head4 <= 2 * SIDES ? 2 : 4;
+  return { headColumns: columns, groups: Math.ceil(head4 / (columns * SIDES)) };
+}
+
+/** Bytes of stats for a query. */
+export function attentionStatsBytes(heads: number, head4: number): number {
+  return heads * headColumns(head4).groups * 8;
+}
+
+/** Inner steps of an invocation for each tile of keys. */
+export function attentionTileSteps(head4: number): number {
+  return head4 + 4 * SIDES;
+}
+
+/** Softmax attention of a slab of queries over a slab of keys; one dispatch. */
+export function planAttentionKernel(a: AttentionKernelArguments): Step {
+  const { headColumns: columns, groups } = headColumns(a.head4);
+  const queryRows = columns === 4 ? 4 : a.queryRows;
+  const tiles = Math.ceil(a.queries / (8 * queryRows));
+  return {
+    kernel: attention,
+    variant: { queryRows, headColumns: columns },
+    uniforms: {
+      heads: a.heads,
+      head4: a.head4,
+      column_groups: groups,
+      batch_rows: a.batchRows,
+      queries: a.queries,
+      keys: a.keys,
+      first_query: a.firstQuery,
+      first_key: a.firstKey,
+      causal: a.causal ? 1 : 0,
+      accumulate: a.accumulate ? 1 : 0,
+      last: a.last ? 1 : 0,
+    },
+    slots: { q: a.q, kv: a.kv, stats: a.stats, y: a.y },
+    workgroups: workgroupsFor(tiles * groups * a.heads * a.batchRows, a.maxWorkgroups),
+    bytesRead: a.q.size + a.kv.size + (a.accumulate ? a.stats.size + a.y.size : 0),
+    bytesWritten: a.stats.size + a.y.size,
+  };
+}
