@@ -43,37 +43,21 @@ struct Shape {
 
 const STRETCH: u32 = 512u;
 
-// Where a row of x and of dy begin, and how many rows are left in their spans: rows in order need no division.
-struct Cursor {
-  x: u32,
-  dy: u32,
-  x_left: u32,
-  dy_left: u32,
-}
-
-fn row_cursor(row: u32) -> Cursor {
-  return Cursor(x_base(row), dy_base(row), shape.x_span - row % shape.x_span, shape.dy_span - row % shape.dy_span);
-}
-
-fn next_row(at: Cursor) -> Cursor {
-  var next = Cursor(at.x + shape.x_stride, at.dy + shape.dy_stride, at.x_left - 1u, at.dy_left - 1u);
-  if (next.x_left == 0u) {
-    next.x += (shape.x_pitch - shape.x_span) * shape.x_stride;
-    next.x_left = shape.x_span;
-  }
-  if (next.dy_left == 0u) {
-    next.dy += (shape.dy_pitch - shape.dy_span) * shape.dy_stride;
-    next.dy_left = shape.dy_span;
-  }
-  return next;
+// Where the spans of x and dy that hold this row end: up to there rows follow each other in equal distances.
+fn run_end(row: u32, end: u32) -> u32 {
+  return min(end, row + min(shape.x_span - row % shape.x_span, shape.dy_span - row % shape.dy_span));
 }
 
 fn sum_rows(start: u32, end: u32, col: u32) -> vec4f {
-  var at = row_cursor(start);
   var sum = vec4f();
-  for (var row = start; row < end; row++) {
-    sum += load_dy(at.dy, col);
-    at = next_row(at);
+  var row = start;
+  while (row < end) {
+    var q = dy_base(row);
+    let stop = run_end(row, end);
+    for (; row < stop; row++) {
+      sum += load_dy(q, col);
+      q += shape.dy_stride;
+    }
   }
   return sum;
 }

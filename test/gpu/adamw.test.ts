@@ -47,6 +47,7 @@ async function norm(gradients: Float32Array<ArrayBuffer>, args: { clipNorm?: num
     loss: result.status[STATUS.loss]!,
     finite: flags[STATUS.finite],
     halted: flags[STATUS.halted],
+    bad: result.partial.reduce((sum, value, i) => sum + (i % 2 === 1 && i < partial.size / 4 ? value : 0), 0),
     steps,
   };
 }
@@ -59,7 +60,7 @@ describe("gradient_norm, gradient_status", () => {
       const expected = gradientStatus(gradientNorm(gradients), { loss: 2.5, clipNorm });
       expectClose([found.norm, found.scale], [expected.norm, expected.scale], { relL2: LAYER_F32, what: "norm, scale", adapter });
       expectClose([found.scale], [expected.scale], { relL2: LAYER_F32, what: "scale", adapter });
-      expect([found.finite, found.halted, found.loss]).toEqual([1, 0, 2.5]);
+      expect([found.finite, found.halted, found.loss, found.bad]).toEqual([1, 0, 2.5, 0]);
     }
   });
 
@@ -93,7 +94,11 @@ describe("gradient_norm, gradient_status", () => {
     for (const at of [0, 63, 64, 4095, 4096, 9997, 9999]) {
       const gradients = normals32(at, 10_000);
       words(gradients)[at] = bits;
-      expect(await norm(gradients, { limits: { maxBinding: 12_800, maxWorkgroups: 65_535 } }), `at ${at}`).toMatchObject({ finite: 0, halted: 1 });
+      expect(await norm(gradients, { limits: { maxBinding: 12_800, maxWorkgroups: 65_535 } }), `at ${at}`).toMatchObject({
+        finite: 0,
+        halted: 1,
+        bad: 1,
+      });
     }
   });
 
