@@ -5,6 +5,7 @@ import { expectClose } from "../support/compare.ts";
 import { getDevice } from "../support/gpu.ts";
 import { borrow, chooser, expectSameBits, type LayerShape, layerParams, normals32, poisonScratch, reference } from "../support/hom.ts";
 import { instrument } from "../support/instrument.ts";
+import { drawMask, MASK_KINDS as KINDS, type MaskKind as Kind } from "../support/masks.ts";
 import { poisoned } from "../support/poison.ts";
 import { LAYER_F32 } from "../support/tolerances.ts";
 
@@ -14,12 +15,9 @@ afterAll(() => watch.restore());
 const { info } = await requestGpu({ device });
 const adapter = info.description || info.architecture;
 
-const KINDS = ["none", "padding", "lengths", "full", "causal", "blockCausal", "cuSeqlens"] as const;
-type Kind = (typeof KINDS)[number];
 const ORDERS = [1, 2, 3, 4, 5, 6, 7, 8] as const;
 const DIMS = [1, 3, 5, 12, 33, 64, 65] as const;
 const LENGTHS = [1, 7, 63, 64, 65, 127, 128, 129, 257, 257, 1000, 1000] as const;
-const BLOCKS = [1, 2, 3, 4, 5, 8, 16, 100, 5000] as const;
 const OFFSETS = [0, 4, 12, 16, 48, 252, 256, 768, 1040] as const;
 /** Bytes of scratch as a multiple of the least that a layer accepts. */
 const BUDGETS = [1, 1, 1.3, 1.3, 4, 1000] as const;
@@ -111,38 +109,6 @@ function drawCase(kind: Kind, order: number, repeat: number): Case {
     ];
     const id = `${kind}: ${words.filter((word) => word).join(", ")}`;
     return { id, seed, kind, shape, batch, queries, tokens, self, bias, residual, offsets, tuned, budget };
-  }
-}
-
-function drawMask(c: Case): { mask?: MaskSpec; queryMask?: Uint8Array } {
-  const { kind, batch, queries, tokens, seed } = c;
-  const draw = chooser(seed + 5);
-  const booleans = (size: number) => Uint8Array.from({ length: size }, () => (draw.chance(0.6) ? draw.of([1, 255]) : 0));
-  const weights = (size: number) => Float32Array.from({ length: size }, () => (draw.chance(0.2) ? 0 : 2 * draw.next()));
-  const either = (size: number) => (draw.chance(0.5) ? booleans(size) : weights(size));
-  switch (kind) {
-    case "none":
-      return {};
-    case "padding": {
-      const padding = either(batch * tokens);
-      if (draw.chance(0.3)) padding.fill(0, 0, tokens);
-      return { mask: { padding } };
-    }
-    case "lengths":
-      return { mask: { lengths: Uint32Array.from({ length: batch }, () => draw.of([0, tokens, draw.integer(0, tokens), draw.integer(0, tokens)])) } };
-    case "full": {
-      const full = either((draw.chance(0.4) ? 1 : batch) * queries * tokens);
-      if (queries > 1) full.fill(0, tokens, 2 * tokens);
-      return { mask: { full } };
-    }
-    case "causal":
-      return { mask: "causal", ...(draw.chance(0.4) && { queryMask: booleans(batch * queries) }) };
-    case "blockCausal":
-      return { mask: { blockCausal: draw.of(BLOCKS) } };
-    case "cuSeqlens": {
-      const cuts = Array.from({ length: draw.integer(0, 12) }, () => draw.of([0, tokens, draw.integer(0, tokens), draw.integer(0, tokens)]));
-      return { mask: { cuSeqlens: Uint32Array.from([0, ...cuts, tokens]).sort() } };
-    }
   }
 }
 
