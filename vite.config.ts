@@ -23,6 +23,7 @@ export default defineConfig({
       entry: {
         index: "src/index.ts",
         models: "src/models/index.ts",
+        train: "src/train/index.ts",
         reference: "src/reference/index.ts",
         node: "src/node.ts",
       },

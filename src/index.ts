@@ -1,4 +1,4 @@
-export { GpuLostError, GpuOutOfMemoryError, GpuUnavailableError, WeightsError } from "./errors.ts";
+export { GpuLostError, GpuOutOfMemoryError, GpuUnavailableError, TrainingDivergedError, WeightsError } from "./errors.ts";
 export { type HomForwardOptions, HomLayer, type HomPlanOptions, type HomPlanReport, type HomTrainingOptions } from "./layers/hom.ts";
 export type { HomConfig, HomParams } from "./layers/hom_config.ts";
 export type { HomGradients, HomTrainingPass } from "./layers/hom_training.ts";

@@ -1,11 +1,5 @@
 import { checkInteger, rangeError, raw, typeError } from "../checks.ts";
-
-/** Rows that add to the same row of a table: rows `order[starts[i]] … order[starts[i + 1] - 1]` have `keys[i]`, in rising order. */
-export interface RowGroups {
-  readonly order: Uint32Array<ArrayBuffer>;
-  readonly starts: Uint32Array<ArrayBuffer>;
-  readonly keys: Uint32Array<ArrayBuffer>;
-}
+import type { RowGroups } from "../ops/embed_backward.ts";
 
 /** What the device gets to know of one micro-batch of B rows of n tokens. */
 export interface MicroBatch {
@@ -15,11 +9,13 @@ export interface MicroBatch {
   readonly ids: Uint32Array<ArrayBuffer>;
   readonly targets: Uint32Array<ArrayBuffer>;
   readonly idGroups: RowGroups;
-  /** The positions that occur, rising, and `[B·n]` which of them a token has. */
+  /** The positions that occur, rising, perhaps followed by zeros that no token has; and `[B·n]` which of them a token has. */
   readonly positions: readonly number[];
   readonly positionRows: Uint32Array<ArrayBuffer>;
   readonly positionGroups: RowGroups;
 }
+
+const POSITION_STEP = 64;
 
 export interface CheckedTokens {
   readonly tokens: Int32Array;
@@ -84,7 +80,10 @@ export function microBatch({ tokens, length, offsets }: CheckedTokens, first: nu
     }
   }
   const positions = [...new Set(places)].sort((a, b) => a - b);
+  const distinct = positions.length;
   const rowOf = new Map(positions.map((position, i) => [position, i]));
+  // Random offsets give another number almost every time: filled up, they share a plan.
+  if (distinct > length) while (positions.length % POSITION_STEP !== 0) positions.push(0);
   const positionRows = Uint32Array.from(places, (position) => rowOf.get(position) ?? 0);
   return {
     batch,

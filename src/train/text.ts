@@ -40,7 +40,7 @@ export class BatchSampler {
   readonly #tokens: Int32Array;
   readonly #batch: number;
   readonly #length: number;
-  readonly #random: Random;
+  #random: Random;
 
   constructor(tokens: Int32Array, options: (BatchOptions & { readonly seed?: number }) | SamplerState) {
     const where = "BatchSampler";
@@ -60,6 +60,11 @@ export class BatchSampler {
     return { ...this.#random.state, batch: this.#batch, length: this.#length };
   }
 
+  /** Goes back, or forward, to what `state` was. */
+  seek({ seed, stream, drawn }: RandomState): void {
+    this.#random = new Random(seed, stream, drawn);
+  }
+
   /** `[B·(n+1)]` */
   next(): Int32Array<ArrayBuffer> {
     const width = this.#length + 1;
@@ -77,11 +82,17 @@ export class BatchSampler {
   }
 }
 
+/** Tokens `[B·(n+1)]` with their B. */
+export interface TokenBatch {
+  readonly tokens: Int32Array<ArrayBuffer>;
+  readonly batch: number;
+}
+
 /**
  * A text cut into rows of n + 1 tokens, each beginning with the last token of the one before, in batches: every token but the first is
  * predicted once. What is left at the end is left out, and so is a last batch that would not be full, unless there is no other.
  */
-export function evaluationBatches(tokens: Int32Array, options: BatchOptions & { readonly limit?: number }): Int32Array<ArrayBuffer>[] {
+export function evaluationBatches(tokens: Int32Array, options: BatchOptions & { readonly limit?: number }): TokenBatch[] {
   const where = "evaluationBatches";
   checkTokens(where, tokens);
   checkObject(where, "options", options, ["batch", "length", "limit"]);
@@ -98,7 +109,7 @@ export function evaluationBatches(tokens: Int32Array, options: BatchOptions & { 
       const start = (i * batch + row) * length;
       out.set(tokens.subarray(start, start + length + 1), row * (length + 1));
     }
-    return out;
+    return { tokens: out, batch: some };
   });
 }
 

@@ -106,6 +106,7 @@ describe("in plain Node", () => {
     expect(exported).toEqual({
       "homm-webgpu": expect.arrayContaining(["HomLayer", "Tensor", "requestGpu", "parseSafetensors", "GpuUnavailableError"]),
       "homm-webgpu/models": expect.arrayContaining(["Hlm"]),
+      "homm-webgpu/train": expect.arrayContaining(["HlmTrainer", "train", "BatchSampler"]),
       "homm-webgpu/reference": expect.arrayContaining(["homReference"]),
       "homm-webgpu/node": expect.arrayContaining(["requestNodeGpu"]),
     });

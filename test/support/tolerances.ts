@@ -34,6 +34,15 @@ export const REFERENCE_GOLDEN = 1e-7;
  */
 export const REFERENCE_GRADIENT = 4e-7;
 
+/** One gradient of an f32 model against float64: forward and backward through all layers. */
+export const GRADIENT_F32 = 1e-5;
+
+/** Losses of 40 optimiser steps in f32 against float64; what a step is off by is carried on. */
+export const TRAJECTORY_LOSS = 1e-4;
+
+/** Weights after 40 optimiser steps. Adam divides by the root of squares: where gradients are near 0, rounding decides the direction of a step. */
+export const TRAJECTORY_WEIGHTS = 1e-3;
+
 /**
  * A layer with weights in bytes against its original weights. A byte is off by scale / 254 at most, scale / 440 in the root mean square, and the scale of a row of
  * normal weights is 2 to 3 times their size: 0.5 % to 0.7 % a projection, less where biases add to it. 0.2 % to 0.4 % measured at widths of 7 to 36.

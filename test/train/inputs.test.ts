@@ -32,7 +32,8 @@ describe("microBatch", () => {
   it("computes each position once", () => {
     const checked = checkTokens("f", tokens, 3, Int32Array.of(4, 0, 3), limits);
     const micro = microBatch(checked, 0, 3, 9);
-    expect(micro.positions).toEqual([0, 1, 3, 4, 5]);
+    expect(micro.positions).toEqual([0, 1, 3, 4, 5, ...new Array(59).fill(0)]);
+    expect([...micro.positionGroups.keys]).toEqual([0, 1, 2, 3, 4]);
     expect([...micro.positionRows]).toEqual([3, 4, 0, 1, 2, 3]);
     expect(micro.batch * micro.length).toBe(6);
   });

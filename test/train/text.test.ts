@@ -111,10 +111,11 @@ describe("text data", () => {
   it("evaluates every token but the first once", () => {
     const batches = evaluationBatches(count(4 * 6 * 3 + 1), { batch: 4, length: 3 });
     expect(batches).toHaveLength(6);
-    const targets = batches.flatMap((batch) => [...batch].filter((_, i) => i % 4 > 0));
+    const targets = batches.flatMap((batch) => [...batch.tokens].filter((_, i) => i % 4 > 0));
+    expect(batches.map(({ batch }) => batch)).toEqual([4, 4, 4, 4, 4, 4]);
     expect(targets).toEqual([...count(73)].slice(1));
     expect(evaluationBatches(count(73), { batch: 4, length: 3, limit: 2 })).toHaveLength(2);
-    expect(evaluationBatches(count(10), { batch: 64, length: 3 }).map((batch) => batch.length)).toEqual([12]);
+    expect(evaluationBatches(count(10), { batch: 64, length: 3 }).map(({ tokens, batch }) => [tokens.length, batch])).toEqual([[12, 3]]);
   });
 });
 

@@ -2,6 +2,7 @@ import { existsSync, readdirSync, readFileSync } from "node:fs";
 import { dirname, join } from "node:path";
 import { describe, expect, it } from "vitest";
 import {
+  GRADIENT_F32,
   LAYER_F16,
   LAYER_F32,
   LAYER_GRADIENT_F32,
@@ -11,6 +12,8 @@ import {
   REFERENCE_GOLDEN,
   REFERENCE_GRADIENT,
   STREAM_F32,
+  TRAJECTORY_LOSS,
+  TRAJECTORY_WEIGHTS,
 } from "../support/tolerances.ts";
 
 const root = join(import.meta.dirname, "../..");
@@ -59,6 +62,9 @@ describe("docs/numerics.md", () => {
       LAYER_F32,
       LAYER_GRADIENT_F32,
       MODEL_F32,
+      GRADIENT_F32,
+      TRAJECTORY_LOSS,
+      TRAJECTORY_WEIGHTS,
       STREAM_F32,
       LAYER_F16,
       LAYER_I8,

@@ -3,8 +3,9 @@ import { GpuUnavailableError, HomLayer, parseSafetensors, requestGpu } from "hom
 import { Hlm } from "homm-webgpu/models";
 import { requestNodeGpu } from "homm-webgpu/node";
 import * as reference from "homm-webgpu/reference";
+import { HlmTrainer } from "homm-webgpu/train";
 
-export const names: object[] = [GpuUnavailableError, HomLayer, Hlm, reference];
+export const names: object[] = [GpuUnavailableError, HomLayer, Hlm, HlmTrainer, reference];
 
 export async function main(): Promise<void> {
   const gpu = await requestGpu();
