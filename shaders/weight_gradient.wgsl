@@ -10,7 +10,7 @@
 // stored: short sums keep the error small. Cost: reads rows·(inner + outer), writes blocks·inner·outer; 2·rows·inner·outer FLOPs.
 // Uses outer, load_x, load_dy.
 //
-// The bias as one more input of a tile: 1/8 more work at 64 inputs, where invocations of their own cost 1/30.
+// The bias has invocations of its own: as one more input of a tile it would be 1/8 more work at 64 inputs.
 
 struct Shape {
   inner: u32,
