@@ -4,6 +4,8 @@ import { adamw } from "./adamw.ts";
 import { attention } from "./attention.ts";
 import { combineStates } from "./combine_states.ts";
 import { crossEntropy } from "./cross_entropy.ts";
+import { decayBackward } from "./decay_backward.ts";
+import { decayMoments } from "./decay_moments.ts";
 import { embed } from "./embed.ts";
 import { embedBackward } from "./embed_backward.ts";
 import { featureAttention } from "./feature_attention.ts";
@@ -26,6 +28,8 @@ import { scanGradients } from "./scan_gradients.ts";
 import { scanMoments } from "./scan_moments.ts";
 import { scanSegments } from "./scan_segments.ts";
 import { select } from "./select.ts";
+import { shift } from "./shift.ts";
+import { shiftBackward } from "./shift_backward.ts";
 import { stateTotals } from "./state_totals.ts";
 import { step } from "./step.ts";
 import { sumGradients } from "./sum_gradients.ts";
@@ -43,10 +47,12 @@ export const kernels: readonly Kernel[] = [
   prefixMoments,
   scanMoments,
   scanSegments,
+  decayMoments,
   maskMoments,
   gate,
   select,
   linear,
+  shift,
   step,
   updateState,
   stateTotals,
@@ -72,4 +78,6 @@ export const kernels: readonly Kernel[] = [
   scanGradients,
   momentsBackward,
   unpackLinear,
+  shiftBackward,
+  decayBackward,
 ];
