@@ -1,10 +1,17 @@
-import { existsSync } from "node:fs";
+import { createHash, randomUUID } from "node:crypto";
+import { createReadStream, createWriteStream, existsSync } from "node:fs";
+import { mkdir, rename, rm, stat } from "node:fs/promises";
 import { join } from "node:path";
 import process from "node:process";
+import { Readable } from "node:stream";
+import { pipeline } from "node:stream/promises";
+import { fileURLToPath, URL } from "node:url";
+import { typeError } from "./checks.ts";
 import { GpuUnavailableError } from "./errors.ts";
 import { type Gpu, openAdapter } from "./runtime/gpu.ts";
 import type { Tuning } from "./runtime/tuning.ts";
 import type { GPUAdapter } from "./webgpu.ts";
+import type { WeightsCache } from "./weights/fetch.ts";
 
 export interface RequestNodeGpuOptions {
   readonly powerPreference?: "high-performance" | "low-power";
@@ -75,4 +82,45 @@ async function softwareAdapter(dawn: Dawn, options: RequestNodeGpuOptions): Prom
   if (!manifest) return undefined;
   process.env["VK_ICD_FILENAMES"] = manifest;
   return firstAdapter(dawn, options, manifest);
+}
+
+/**
+ * Keeps downloaded files in a folder of the disk, for the `cache` option of `fetchSafetensors`. An entry appears when it is complete: an interrupted write
+ * leaves none. Deleting the folder empties it.
+ *
+ * ```ts
+ * const weights = await fetchSafetensors(url, { cache: fileCache(".cache/weights") });
+ * ```
+ * @param folder made at the first write
+ */
+export function fileCache(folder: string | URL): WeightsCache {
+  if (!(folder instanceof URL) && (typeof folder !== "string" || folder === "")) {
+    throw typeError("fileCache", "folder", "be the path of a folder", folder);
+  }
+  const path = folder instanceof URL ? fileURLToPath(folder) : folder;
+  const fileOf = (url: string) => join(path, `${createHash("sha256").update(url).digest("hex")}.safetensors`);
+  return {
+    async match(url) {
+      const file = fileOf(url);
+      const size = await stat(file).then(
+        ({ size }) => size,
+        () => undefined,
+      );
+      if (size === undefined) return undefined;
+      const body = Readable.toWeb(createReadStream(file)) as ReadableStream<Uint8Array>;
+      return new Response(body, { headers: { "content-length": String(size) } });
+    },
+    async put(url, response) {
+      await mkdir(path, { recursive: true });
+      const part = `${fileOf(url)}.${randomUUID()}.part`;
+      try {
+        if (!response.body) throw typeError("fileCache.put", "response", "have a body", response);
+        await pipeline(response.body, createWriteStream(part));
+        await rename(part, fileOf(url));
+      } catch (error) {
+        await rm(part, { force: true });
+        throw error;
+      }
+    },
+  };
 }

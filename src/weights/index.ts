@@ -1,5 +1,6 @@
 export { type CollectParamsOptions, collectParams, type NormaliseKeysOptions, normaliseKeys, type ShapesByKey } from "./checkpoint.ts";
 export { type FetchProgress, type FetchSafetensorsOptions, fetchSafetensors, type WeightsCache } from "./fetch.ts";
+export { opfsCache } from "./opfs.ts";
 export {
   parseSafetensors,
   type TensorSource,

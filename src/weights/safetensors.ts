@@ -227,9 +227,10 @@ interface Entry {
 export interface Header {
   metadata: Record<string, string>;
   entries: Entry[];
-  /** The entry that ends last in the data. */
-  last: Entry | undefined;
-  /** The length of the whole file. */
+  /** In the order of the data. */
+  stored: Entry[];
+  /** Where the data begins, and the length of the whole file. */
+  dataStart: number;
   fileBytes: number;
 }
 
@@ -276,7 +277,8 @@ export function parseHeader(where: string, bytes: Uint8Array): Header {
     }
     previous = entry;
   }
-  return { metadata, entries, last: previous, fileBytes: 8 + bytes.byteLength + (previous?.end ?? 0) };
+  const dataStart = 8 + bytes.byteLength;
+  return { metadata, entries, stored, dataStart, fileBytes: dataStart + (previous?.end ?? 0) };
 }
 
 function parseMetadata(where: string, json: Json | undefined): Record<string, string> {
@@ -350,18 +352,23 @@ function toCount(json: Json): number | undefined {
 /** Views of the tensors in a whole file whose header has been parsed. */
 export function readTensors(where: string, header: Header, file: Uint8Array): Weights {
   checkFileLength(where, header, file.byteLength, "the file");
-  const dataStart = header.fileBytes - (header.last?.end ?? 0);
-  const tensors = header.entries.map(
-    ({ name, dtype, shape, begin, end }) =>
-      new WeightTensor(name, dtype, Object.freeze(shape), new Uint8Array(file.buffer, file.byteOffset + dataStart + begin, end - begin)),
+  return new Weights(
+    header.entries.map((entry) => readTensor(header, file, entry)),
+    header.metadata,
   );
-  return new Weights(tensors, header.metadata);
+}
+
+/** A view of one tensor, whose bytes are all there. */
+export function readTensor(header: Header, file: Uint8Array, { name, dtype, shape, begin, end }: Entry): WeightTensor {
+  const bytes = new Uint8Array(file.buffer, file.byteOffset + header.dataStart + begin, end - begin);
+  return new WeightTensor(name, dtype, Object.freeze(shape), bytes);
 }
 
 /** Refuses a file that is shorter or longer than its header says. */
 export function checkFileLength(where: string, header: Header, fileBytes: number, subject: string): void {
   if (fileBytes < header.fileBytes) {
-    const last = header.last ? `, where ${tensorNamed(header.last.name)} ends` : "";
+    const end = header.stored.at(-1);
+    const last = end ? `, where ${tensorNamed(end.name)} ends` : "";
     throw weightsError(
       where,
       subject,

@@ -500,7 +500,7 @@ describe("arguments", () => {
       "an unknown option",
       URL_,
       { onprogress: () => {} },
-      'fetchSafetensors: options must have only the keys onProgress, signal, fetch, cache, got the unknown key "onprogress"',
+      'fetchSafetensors: options must have only the keys onProgress, onTensor, signal, fetch, cache, integrity, retries, got the unknown key "onprogress"',
     ],
     ["onProgress that is an object", URL_, { onProgress: {} }, "fetchSafetensors: onProgress must be a function, got Object"],
     [
