@@ -11,9 +11,10 @@ export function short(value: number): string {
 }
 
 export function bytes(value: number): string {
-  const units = ["bytes", "KiB", "MiB", "GiB", "TiB"];
-  const power = value < 10_000 ? 0 : Math.min(units.length - 1, Math.floor(Math.log2(value) / 10));
-  return `${power === 0 ? grouped(value) : short(value / 1024 ** power)} ${units[power]}`;
+  if (value < 10_000) return `${grouped(value)} bytes`;
+  const units = ["kB", "MB", "GB", "TB"];
+  const power = Math.min(units.length, Math.floor(Math.log10(value) / 3 + 1e-9));
+  return `${short(value / 1000 ** power)} ${units[power - 1]}`;
 }
 
 export function rate(perSecond: number, unit: string): string {

@@ -16,4 +16,9 @@ export const pages: readonly PageEntry[] = [
     summary:
       "A small language model writes in the manner of Shakespeare. Pause it, let it go on in two ways at once, save what it remembers to a file.",
   },
+  {
+    file: "long.html",
+    name: "Long context",
+    summary: "A million tokens stream through a layer whose memory of them stays a few kilobytes, beside what attention would keep and compute.",
+  },
 ];

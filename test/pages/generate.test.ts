@@ -69,7 +69,7 @@ describe("writing", () => {
       expect(await meter(page, "Model")).toContain("1,137,409 parameters");
       // Everything but the last character has been taken in.
       expect(await meter(page, "Tokens seen")).toBe(String(greedy_text.length - 1));
-      expect(await meter(page, "Memory")).toMatch(/^[\d.]+ KiB$/);
+      expect(await meter(page, "Memory")).toMatch(/^[\d.]+ kB$/);
     });
   });
 
@@ -215,7 +215,7 @@ describe("saving", () => {
       const saved = await download;
       expect(saved.suggestedFilename()).toBe("moments.safetensors");
       file = { name: saved.suggestedFilename(), mimeType: "application/octet-stream", buffer: await readFile(await saved.path()) };
-      expect(await status(page)).toMatch(/^Saved [\d.]+ KiB: the memory and the text\.$/);
+      expect(await status(page)).toMatch(/^Saved [\d.]+ kB: the memory and the text\.$/);
     });
     await onPage({}, async (page) => {
       await fill(page, { Characters: "40", Temperature: "0" });

@@ -78,7 +78,12 @@ export async function visit(path: string, options: VisitOptions, act: (visit: Vi
     await page.exposeFunction("noteLongTask", (duration: number) => long.push(duration));
     await page.addInitScript(watchLongTasks);
     await page.goto(new URL(path, inject("demoUrl")).href);
-    await act({ page, problems });
+    try {
+      await act({ page, problems });
+    } catch (error) {
+      if (problems.length > 0) throw new Error(`the page reported ${problems.join("; ")}`, { cause: error });
+      throw error;
+    }
     await page.evaluate(() => performance.mark("end of visit"));
     expect(problems, "what the page reported").toEqual([]);
     expect(foreign, "requests to other servers").toEqual([]);
@@ -176,6 +181,27 @@ export async function picture(page: Page, name: string): Promise<void> {
   const folder = join(root, "test-results");
   mkdirSync(folder, { recursive: true });
   await page.screenshot({ path: join(folder, `${name}.png`), fullPage: true });
+}
+
+/** Whether a chart shows anything in this colour of the page: `"--line-a"`. */
+export async function isDrawn(page: Page, chart: string, colour: string): Promise<boolean> {
+  return page.locator(`${chart} canvas`).evaluate((canvas: HTMLCanvasElement, name) => {
+    const pixels = (width: number, height: number, draw: (context: CanvasRenderingContext2D) => void) => {
+      const copy = Object.assign(document.createElement("canvas"), { width, height });
+      const context = copy.getContext("2d", { willReadFrequently: true })!;
+      draw(context);
+      return context.getImageData(0, 0, width, height).data;
+    };
+    const wanted = pixels(1, 1, (context) => {
+      context.fillStyle = getComputedStyle(canvas).getPropertyValue(name);
+      context.fillRect(0, 0, 1, 1);
+    });
+    const drawn = pixels(canvas.width, canvas.height, (context) => context.drawImage(canvas, 0, 0));
+    for (let i = 0; i < drawn.length; i += 4) {
+      if (wanted.every((value, channel) => drawn[i + channel] === value)) return true;
+    }
+    return false;
+  }, colour);
 }
 
 /** Takes the GPU away from a page that was opened with `?debug`, as a driver that crashes does. */
