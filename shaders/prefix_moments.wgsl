@@ -39,6 +39,7 @@ struct Shape {
   running: u32,
   ahead: u32,
   slab_tokens: u32,
+  filled: u32,
 }
 
 @group(0) @binding(0) var<uniform> shape: Shape;
@@ -91,7 +92,7 @@ fn main(@builtin(global_invocation_id) id: vec3u, @builtin(num_workgroups) grid:
     }
   }
   // mask_moments.wgsl reads whole groups of 4 tokens: stale memory there, times a weight of zero, could be NaN.
-  if (shape.running == 0u) {
+  if (shape.filled != 0u) {
     for (var row = row_base + range.y - range.x; row % 4u != 0u && row < row_base + shape.block_tokens; row++) {
       for (var i = 0u; i < order; i++) {
         for (var c = 0u; c < columns; c++) {

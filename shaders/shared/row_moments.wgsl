@@ -5,6 +5,7 @@ const SOURCE_SEGMENT: u32 = 0u; // moments[segment]: unmasked, padding, lengths,
 const SOURCE_PACKED: u32 = 1u; // moments[segment], the segment found in table
 const SOURCE_PREFIX: u32 = 2u; // (rows[row] + moments[block]) / tokens seen: causal, and block-causal in blocks of 2, 4, 8
 const SOURCE_ROW: u32 = 3u; // rows[row] / table[row]: full masks
+const SOURCE_MEAN: u32 = 4u; // rows[row]: decayed means
 
 const PREFIX_TABLE_MASK: u32 = 1u; // table [batch rows, queries]: 0 for queries that see nothing
 const PREFIX_TABLE_COUNTS: u32 = 2u; // table [batch rows]: tokens seen before this call
@@ -47,6 +48,9 @@ fn row_source(row: u32) -> RowSource {
     }
     case SOURCE_ROW: {
       return RowSource(row * stride4, 0u, true, false, bitcast<f32>(table[shape.table_offset + row]));
+    }
+    case SOURCE_MEAN: {
+      return RowSource(row * stride4, 0u, true, false, 1.0);
     }
     default: {
       let segment = query.x * shape.segments_per_row + query.y / shape.segment_length;

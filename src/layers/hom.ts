@@ -1,6 +1,6 @@
 import { checkInteger, checkObject, checkOneOf, rangeError, raw, typeError } from "../checks.ts";
 import type { Gpu } from "../runtime/gpu.ts";
-import { TILES } from "../runtime/kernel.ts";
+import { type PlannedDispatch, planned, TILES } from "../runtime/kernel.ts";
 import { type BufferView, Program, planOffset } from "../runtime/program.ts";
 import { ProgramCache } from "../runtime/program_cache.ts";
 import { allOf, checkGpu, Tensor } from "../runtime/tensor.ts";
@@ -37,7 +37,7 @@ export interface HomPlanOptions {
 
 /** What a call would do, without doing it. */
 export interface HomPlanReport {
-  readonly dispatches: readonly { readonly kernel: string; readonly workgroups: readonly [number, number, number] }[];
+  readonly dispatches: readonly PlannedDispatch[];
   /** Multiply-adds count 2. */
   readonly flops: number;
   /** Each dispatch's inputs counted once. */
@@ -261,7 +261,7 @@ export class HomLayer {
     const { plan: mask } = resolveMask(where, options.mask, shape, this.#blockTokens);
     const { steps, scratch, flops } = planHom(this.config, this.gpu.tuning, this.gpu.limits, { ...shape, mask, query: 0, context: 0, out: 0 });
     return {
-      dispatches: steps.map(({ kernel, workgroups }) => ({ kernel: kernel.name, workgroups })),
+      dispatches: steps.map(planned),
       flops,
       bytesRead: steps.reduce((sum, step) => sum + step.bytesRead, 0),
       bytesWritten: steps.reduce((sum, step) => sum + step.bytesWritten, 0),

@@ -1,3 +1,5 @@
+import { planDecayBackward } from "../ops/decay_backward.ts";
+import { DECAY_ROWS } from "../ops/decay_moments.ts";
 import { planGateBackward } from "../ops/gate_backward.ts";
 import { planLinear } from "../ops/linear.ts";
 import { planMaskMoments } from "../ops/mask_moments.ts";
@@ -9,7 +11,7 @@ import { planScanMoments } from "../ops/scan_moments.ts";
 import { planScanSegments } from "../ops/scan_segments.ts";
 import { planSumGradients } from "../ops/sum_gradients.ts";
 import { planTranspose } from "../ops/transpose.ts";
-import { RANGE_REGULAR, SOURCE_PACKED, SOURCE_PREFIX, SOURCE_ROW, SOURCE_SEGMENT, type TokenBlocks } from "../ops/types.ts";
+import { RANGE_REGULAR, SOURCE_MEAN, SOURCE_PACKED, SOURCE_PREFIX, SOURCE_ROW, SOURCE_SEGMENT, type TokenBlocks } from "../ops/types.ts";
 import type { GpuLimits } from "../runtime/gpu.ts";
 import { BIND_ALIGNMENT, GROUP, type Slot, type Step } from "../runtime/kernel.ts";
 import type { Tuning } from "../runtime/tuning.ts";
@@ -84,7 +86,8 @@ export function planHomTranspose(config: Pick<HomPlanConfig, "dim" | "order" | "
 export function planHomBackward(config: HomPlanConfig, tuning: Tuning, limits: GpuLimits, call: HomBackwardCall): HomPlan {
   const plan = new BackwardPlanner(config, tuning, limits, call);
   const { mask } = call;
-  if (mask.kind === "causal") plan.causal(mask.ahead, call.queryMask ?? false);
+  if (config.decay) plan.decayed();
+  else if (mask.kind === "causal") plan.causal(mask.ahead, call.queryMask ?? false);
   else if (mask.kind === "blockCausal") plan.blockCausal(mask.block);
   else if (mask.kind === "full") plan.fullMask(mask.batch);
   else if (mask.kind === "packed") plan.packed(mask.cuSeqlens);
@@ -413,6 +416,56 @@ class BackwardPlanner {
     }
   }
 
+  /** Causal means in which tokens fade: a scan forward to the means, one backward through them. */
+  decayed(): void {
+    const { p } = this;
+    const { batch, contextLength, mask, queryMask } = this.#call;
+    if (mask.kind !== "causal" || mask.ahead !== 1 || queryMask) throw new Error(`planHomBackward: decayed means are causal, got mask ${mask.kind}`);
+    const wholeRows = contextLength > MAX_INNER_STEPS ? 0 : Math.min(batch, Math.floor(p.sumRows / DECAY_ROWS), this.#wholeRows(contextLength, 3));
+    const rowsAtOnce = Math.max(1, wholeRows);
+    const slab = wholeRows >= 1 ? contextLength : Math.min(p.wholeSlab(this.#slab(2)), MAX_INNER_STEPS);
+    const source: Source = { source: SOURCE_MEAN, moments: EMPTY };
+    for (let row = 0; row < batch; row += rowsAtOnce) {
+      const rows = Math.min(rowsAtOnce, batch - row);
+      const running = p.scratchSlot("running", rows * DECAY_ROWS * p.rowBytes);
+      const slabs = cut({ row, rows, start: 0, length: contextLength }, slab, p.prefixBlockTokens);
+      const means = (s: Stretch) => p.decayedSlab({ row, rows, token: s.start, tokens: s.length, running, accumulate: s.start > 0 });
+      /** Leaves the gradients of the tokens' projections in the first columns. */
+      const through = (s: Stretch, gradients: Gradients) => {
+        const { expand4, stride4, maxWorkgroups } = p;
+        p.steps.push(
+          planDecayBackward({
+            rows: gradients.slot,
+            rowsStride4: gradients.stride4,
+            decay: p.decay,
+            running,
+            batchRows: rows,
+            firstToken: s.start,
+            slabTokens: s.length,
+            stride4,
+            expand4,
+            accumulate: s.start + s.length < contextLength,
+            maxWorkgroups,
+          }),
+        );
+        this.#momentsBackward(s, { source: SOURCE_ROW, sums: EMPTY }, gradients);
+      };
+      const [only] = slabs;
+      if (slabs.length === 1 && only) {
+        const gradients = this.#selection(only, source, means(only));
+        through(only, gradients);
+        this.#both(only, gradients);
+        continue;
+      }
+      for (const s of slabs) this.#selectionOnly(s, source, means(s));
+      for (const s of slabs.reverse()) {
+        const gradients = this.#sumsOnly(s, source);
+        through(s, gradients);
+        this.#contextGradients(s, gradients);
+      }
+    }
+  }
+
   /** Every query has weights of its own: slabs of queries by slabs of tokens. */
   fullMask(maskBatch: number): void {
     const { p } = this;
@@ -438,7 +491,7 @@ class BackwardPlanner {
       for (const q of slabs) {
         const rows = p.scratchSlot("rows", q.length * p.rowBytes);
         tokens.forEach((t, i) => {
-          const plain = p.prefixSlab({ role: "tokens", row, rows: 1, token: t.start, tokens: t.length, running: false, ahead: 1 });
+          const plain = p.prefixSlab({ role: "tokens", row, rows: 1, token: t.start, tokens: t.length, running: false, filled: true, ahead: 1 });
           const { tile, stride4, maxWorkgroups } = p;
           p.steps.push(planMaskMoments({ mask: maskOf(q, t), tokens: plain, rows, stride4, accumulate: i > 0, tile, maxWorkgroups }));
         });

@@ -1,9 +1,10 @@
+import { DECAY_ROWS } from "../ops/decay_moments.ts";
 import { planMaskMoments } from "../ops/mask_moments.ts";
 import { planMergeMoments } from "../ops/merge_moments.ts";
 import { EMPTY } from "../ops/op.ts";
 import { planScanMoments } from "../ops/scan_moments.ts";
 import { planScanSegments } from "../ops/scan_segments.ts";
-import { SOURCE_PACKED, SOURCE_PREFIX, SOURCE_ROW, SOURCE_SEGMENT } from "../ops/types.ts";
+import { SOURCE_MEAN, SOURCE_PACKED, SOURCE_PREFIX, SOURCE_ROW, SOURCE_SEGMENT } from "../ops/types.ts";
 import type { GpuLimits } from "../runtime/gpu.ts";
 import { GROUP, type Slot, type Step } from "../runtime/kernel.ts";
 import type { Tuning } from "../runtime/tuning.ts";
@@ -40,7 +41,8 @@ export function minimumScratch(config: HomPlanConfig, tuning: Tuning): number {
 export function planHom(config: HomPlanConfig, tuning: Tuning, limits: GpuLimits, call: HomCall): HomPlan {
   const planner = new Planner(config, tuning, limits, call);
   const { mask } = call;
-  if (mask.kind === "causal") causal(planner, mask.ahead, call.queryMask ?? false);
+  if (config.decay) decayed(planner, mask);
+  else if (mask.kind === "causal") causal(planner, mask.ahead, call.queryMask ?? false);
   else if (mask.kind === "blockCausal") blockCausal(planner, mask.block);
   else if (mask.kind === "full") fullMask(planner, mask.batch);
   else if (mask.kind === "packed") packed(planner, mask.cuSeqlens);
@@ -150,6 +152,24 @@ function causal(p: Planner, ahead: number, queryMask: boolean): void {
   causalSlabs(p, { ahead, table, prefixTable: queryMask ? "mask" : "none" });
 }
 
+/** Slabs of moments, each turned into means in which earlier tokens have faded. */
+function decayed(p: Planner, mask: MaskPlan): void {
+  if (mask.kind !== "causal" || mask.ahead !== 1) throw new Error(`planHom: decayed means are causal, got mask ${mask.kind}`);
+  const { batch, contextLength } = p.call;
+  const wholeRows = Math.min(batch, Math.floor(p.slabRows / contextLength), Math.floor(p.sumRows / DECAY_ROWS));
+  const rowsAtOnce = contextLength <= MAX_INNER_STEPS ? Math.max(1, wholeRows) : 1;
+  const slab = Math.min(wholeRows >= 1 ? contextLength : p.wholeSlab(Math.min(p.slabRows, p.bindTokens)), MAX_INNER_STEPS);
+  for (let row = 0; row < batch; row += rowsAtOnce) {
+    const rows = Math.min(rowsAtOnce, batch - row);
+    const running = p.scratchSlot("running", rows * DECAY_ROWS * p.rowBytes);
+    for (let token = 0; token < contextLength; token += slab) {
+      const tokens = Math.min(slab, contextLength - token);
+      const means = p.decayedSlab({ row, rows, token, tokens, running, accumulate: token > 0 });
+      p.slab({ firstBatchRow: row, batchRows: rows, firstQuery: token, queries: tokens }, { source: SOURCE_MEAN, moments: EMPTY }, means);
+    }
+  }
+}
+
 /** How a causal walk reads its counts, and what a state adds to it. */
 export interface CausalOptions {
   readonly ahead: number;
@@ -219,7 +239,7 @@ function fullMask(p: Planner, maskBatch: number): void {
       const rows = p.scratchSlot("rows", queries * p.rowBytes);
       for (let token = 0; token < contextLength; token += maxTokens) {
         const length = Math.min(maxTokens, contextLength - token);
-        const tokens = p.prefixSlab({ role: "tokens", row, rows: 1, token, tokens: length, running: false, ahead: 1 });
+        const tokens = p.prefixSlab({ role: "tokens", row, rows: 1, token, tokens: length, running: false, filled: true, ahead: 1 });
         p.steps.push(
           planMaskMoments({
             mask: { buffer: "mask", byteOffset: token * 4, length, stride: contextLength, first: maskRow + query, count: queries },

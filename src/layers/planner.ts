@@ -1,3 +1,4 @@
+import { planDecayMoments } from "../ops/decay_moments.ts";
 import { planGate } from "../ops/gate.ts";
 import { planLinear } from "../ops/linear.ts";
 import { planMoments } from "../ops/moments.ts";
@@ -17,6 +18,8 @@ export interface HomPlanConfig {
   /** Default f32. */
   readonly weightDtype?: WeightDtype;
   readonly scratchBudget: number;
+  /** Causal means whose tokens fade, by factors in the caller's buffer `decay`. Default: none do. */
+  readonly decay?: boolean;
 }
 
 /** Lengths, and where the tensors lie in their buffers, in bytes. */
@@ -154,7 +157,12 @@ export class Planner {
     this.ag = { buffer: "ag", offset: 0, size: weightBytes(this.weightDtype, 4 * stride4, inner4) };
     const fusedSteps = Math.ceil(stride4 / 16) * (inner4 + 64);
     // select.wgsl reads its second weight as f32.
-    this.#fused = this.weightDtype === "f32" && config.dim <= Math.min(tuning.fusedSelectMaxDim, SELECT_MAX_DIM) && fusedSteps <= MAX_INNER_STEPS;
+    // Decayed means are made in the rows that the gated moments then take.
+    this.#fused =
+      config.decay !== true &&
+      this.weightDtype === "f32" &&
+      config.dim <= Math.min(tuning.fusedSelectMaxDim, SELECT_MAX_DIM) &&
+      fusedSteps <= MAX_INNER_STEPS;
   }
 
   /** Rows of moments that fit in a quarter of the budget, and that one invocation may add: partial sums, or sums of segments. */
@@ -280,13 +288,22 @@ export class Planner {
   }
 
   /** Running sums (or plain moments) of `tokens` tokens of `rows` batch rows, a slab of one row a token. */
-  prefixSlab(a: { role: string; row: number; rows: number; token: number; tokens: number; running: boolean; ahead: number }): Slot {
+  prefixSlab(a: {
+    role: string;
+    row: number;
+    rows: number;
+    token: number;
+    tokens: number;
+    running: boolean;
+    ahead: number;
+    /** A full mask's product reads tokens in fours. */
+    filled?: boolean;
+  }): Slot {
     const { contextLength } = this.call;
     const blockTokens = this.prefixBlockTokens;
     const blocks = Math.ceil(a.tokens / blockTokens);
     const first = a.row * contextLength + a.token;
-    // A full mask's product reads tokens in fours.
-    const rows = this.scratchSlot(a.role, (a.running ? a.rows * a.tokens : Math.ceil(a.tokens / 4) * 4) * this.rowBytes);
+    const rows = this.scratchSlot(a.role, (a.filled ? Math.ceil(a.tokens / 4) * 4 : a.rows * a.tokens) * this.rowBytes);
     this.steps.push(
       planPrefixMoments({
         x: this.contextRows(first, (a.rows - 1) * contextLength + a.tokens),
@@ -308,11 +325,26 @@ export class Planner {
         }),
         slabTokens: a.tokens,
         running: a.running,
+        filled: a.filled ?? false,
         ahead: a.ahead,
         tile: this.tile,
         maxWorkgroups: this.maxWorkgroups,
       }),
     );
+    return rows;
+  }
+
+  /** The caller's factors of a layer with decayed means. */
+  get decay(): Slot {
+    return { buffer: "decay", offset: 0, size: 3 * this.expand4 * 16 };
+  }
+
+  /** Decayed means of a stretch of tokens, one row a token. What came before is in `running`. */
+  decayedSlab(a: { row: number; rows: number; token: number; tokens: number; running: Slot; accumulate: boolean }): Slot {
+    const { stride4, expand4, maxWorkgroups } = this;
+    const rows = this.prefixSlab({ role: "rows", row: a.row, rows: a.rows, token: a.token, tokens: a.tokens, running: false, ahead: 1 });
+    const common = { rows, decay: this.decay, running: a.running, stride4, expand4, maxWorkgroups };
+    this.steps.push(planDecayMoments({ ...common, batchRows: a.rows, slabTokens: a.tokens, accumulate: a.accumulate }));
     return rows;
   }
 

@@ -1,7 +1,7 @@
 import source from "../../shaders/gate.wgsl?raw";
 import { type Slot, type Step, type TileName, tileFor, tilesOver, type WeightDtype, WORKGROUP_SIZE } from "../runtime/kernel.ts";
 import { bindRows, defineKernel, EMPTY, type Rows, rowBytes, variantsOf, workgroupsFor, xUniforms } from "./op.ts";
-import { type MomentSource, SOURCE_PREFIX, SOURCE_ROW } from "./types.ts";
+import { type MomentSource, SOURCE_PREFIX } from "./types.ts";
 
 export const gate = defineKernel({
   name: "gate",
@@ -25,7 +25,7 @@ export interface GateArguments {
 export function planGate(a: GateArguments): Step {
   const bound = bindRows(a.x);
   const tile = tileFor(a.x.count, a.tile, a.stride4);
-  const inPlace = a.from.source === SOURCE_PREFIX || a.from.source === SOURCE_ROW;
+  const inPlace = a.from.source >= SOURCE_PREFIX;
   return {
     kernel: gate,
     variant: { x: bound.access, w: a.weightDtype, tile },

@@ -1,7 +1,7 @@
 import source from "../../shaders/gate_backward.wgsl?raw";
 import { type Slot, type Step, type TileName, tileFor, tilesOver, WORKGROUP_SIZE } from "../runtime/kernel.ts";
 import { bindRows, defineKernel, EMPTY, type Rows, rowBytes, variantsOf, workgroupsFor, xUniforms } from "./op.ts";
-import { type MomentSource, SOURCE_PREFIX, SOURCE_ROW } from "./types.ts";
+import { type MomentSource, SOURCE_PREFIX } from "./types.ts";
 
 export const gateBackward = defineKernel({
   name: "gate_backward",
@@ -33,7 +33,7 @@ export interface GateBackwardArguments {
 export function planGateBackward(a: GateBackwardArguments): Step {
   const bound = bindRows(a.x);
   const tile = tileFor(a.x.count, a.tile, a.stride4);
-  const inPlace = a.from.source === SOURCE_PREFIX || a.from.source === SOURCE_ROW;
+  const inPlace = a.from.source >= SOURCE_PREFIX;
   const bytes = a.x.count * a.stride4 * 16;
   return {
     kernel: gateBackward,

@@ -27,6 +27,8 @@ export interface PrefixMomentsArguments {
   /** Rows of the slab that belong to one batch row. */
   readonly slabTokens: number;
   readonly running: boolean;
+  /** Plain moments of one batch row, with zeros up to the next multiple of 4 rows. */
+  readonly filled?: boolean;
   /** Tokens that a row sees beyond its own, counted from its block of `ahead`: 1 for a causal mask. */
   readonly ahead: number;
   readonly tile: TileName;
@@ -50,6 +52,7 @@ export function planPrefixMoments(a: PrefixMomentsArguments): Step {
       running: a.running ? 1 : 0,
       ahead: a.ahead,
       slab_tokens: a.slabTokens,
+      filled: a.filled ? 1 : 0,
     },
     slots: { x: bound.slot, w: a.w, table: a.blocks.table ?? EMPTY, rows: a.rows },
     workgroups: workgroupsFor(Math.ceil((a.blocks.count * tilesOver(a.tile, 1, a.expand4)) / WORKGROUP_SIZE), a.maxWorkgroups),

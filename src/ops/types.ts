@@ -31,7 +31,7 @@ export const RANGE_PACKED = 2;
 
 /** Where a query row finds its moments (shaders/shared/row_moments.wgsl). */
 export interface MomentSource {
-  readonly source: 0 | 1 | 2 | 3;
+  readonly source: 0 | 1 | 2 | 3 | 4;
   readonly moments: Slot;
   readonly table?: Slot | undefined;
   readonly uniforms: {
@@ -54,6 +54,7 @@ export const SOURCE_SEGMENT = 0;
 export const SOURCE_PACKED = 1;
 export const SOURCE_PREFIX = 2;
 export const SOURCE_ROW = 3;
+export const SOURCE_MEAN = 4;
 
 /** Words of the status of a training step (shaders/shared/status.wgsl): f32, but `finite` and `halted`, which are 0 or 1. */
 export const STATUS = { norm: 0, scale: 1, finite: 2, halted: 3, loss: 4 } as const;

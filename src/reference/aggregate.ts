@@ -22,13 +22,15 @@ export interface AggregateArguments {
   readonly mask?: HomMask | undefined;
   /** [B, T], with a causal mask only: row t of the mask is multiplied by its number, as in training on padded batches (0: sees nothing). */
   readonly queryMask?: ArrayLike<number> | undefined;
+  /** [E], factors in (0, 1] of a causal mask whose tokens fade, see `decayMoments`; the same for each of the M / E orders. */
+  readonly decay?: ArrayLike<number> | undefined;
   readonly batch: number;
   readonly queryLength: number;
   /** N; absent: T */
   readonly contextLength?: number | undefined;
 }
 
-export const ARGUMENT_KEYS: readonly string[] = ["query", "context", "mask", "queryMask", "batch", "queryLength", "contextLength"];
+export const ARGUMENT_KEYS: readonly string[] = ["query", "context", "mask", "queryMask", "decay", "batch", "queryLength", "contextLength"];
 const MASK_KEYS = ["blockCausal", "padding", "lengths", "full", "cuSeqlens"];
 
 /** Query rows start … end-1 of [B·T] read the moments h[base … base+M]; h is reused after the call. */
@@ -50,6 +52,9 @@ export function aggregate(where: string, { dim, momentDim: width, expand, epsilo
     if (mask.kind !== "causal") throw rangeError(where, "queryMask", 'come with mask "causal"', args.mask);
     checkLength(where, "queryMask", queryMask, batch * queries, "B·T");
   }
+  const { decay } = args;
+  if (decay && (mask.kind !== "causal" || mask.block !== 1 || queryMask))
+    throw rangeError(where, "decay", 'come with mask "causal" alone', args.mask);
   const row = new Float64Array(dim);
   const m = new Float64Array(width);
   const sum = new Float64Array(width);
@@ -101,6 +106,19 @@ export function aggregate(where: string, { dim, momentDim: width, expand, epsilo
         emit(firstQuery, firstQuery + queries, h, 0);
         break;
       case "causal":
+        if (decay) {
+          const count = new Float64Array(width);
+          for (let t = 0; t < tokens; t++) {
+            for (let j = 0; j < width; j++) {
+              sum[j]! *= decay[j % decay.length]!;
+              count[j] = count[j]! * decay[j % decay.length]! + 1;
+            }
+            add(firstToken + t, firstToken + t + 1);
+            for (let j = 0; j < width; j++) h[j] = sum[j]! / count[j]!;
+            emit(firstQuery + t, firstQuery + t + 1, h, 0);
+          }
+          break;
+        }
         for (let start = 0; start < tokens; start += mask.block) {
           const end = Math.min(start + mask.block, tokens);
           add(firstToken + start, firstToken + end);

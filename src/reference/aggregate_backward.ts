@@ -1,5 +1,6 @@
 import { type AggregateArguments, checkMask } from "./aggregate.ts";
 import { addScaled } from "./arrays.ts";
+import { decayBackward } from "./decay.ts";
 import { fullMaskStride } from "./mask_moments.ts";
 
 /**
@@ -9,6 +10,7 @@ import { fullMaskStride } from "./mask_moments.ts";
 export function aggregateBackward(where: string, width: number, epsilon: number, args: AggregateArguments, gradMeans: Float64Array): Float64Array {
   const { batch, queryLength: queries, contextLength: tokens = queries, queryMask } = args;
   const mask = checkMask(where, args.mask);
+  if (args.decay) return decayBackward(gradMeans, args.decay, { batch, length: tokens, momentDim: width });
   const grad = new Float64Array(batch * tokens * width);
   const sum = new Float64Array(width);
   const add = (query: number, weight: number) => addScaled(sum, gradMeans, query * width, weight);

@@ -10,10 +10,16 @@ export interface FfwKeys {
   readonly down: string;
 }
 
-/** x = xq + hom(xq, xc, mask); y = x + ffw.down(gelu(ffw.up(x))): query [B, T, D] -> [B, T, D]. */
-export function homBlock(shape: HomShape & { readonly ffwExpand: number }, weights: Weights, ffw: FfwKeys, args: HomArguments): Float64Array {
+/** x = residual + hom(xq, xc, mask); y = x + ffw.down(gelu(ffw.up(x))): query [B, T, D] -> [B, T, D]. The residual is the query where none is given. */
+export function homBlock(
+  shape: HomShape & { readonly ffwExpand: number },
+  weights: Weights,
+  ffw: FfwKeys,
+  args: HomArguments,
+  residual: ArrayLike<number> = args.query,
+): Float64Array {
   const mixed = homReference(shape, homParams(weights, "hom."), args);
-  for (let i = 0; i < mixed.length; i++) mixed[i] = mixed[i]! + args.query[i]!;
+  for (let i = 0; i < mixed.length; i++) mixed[i] = mixed[i]! + residual[i]!;
   return feedForward(shape.dim, shape.ffwExpand, weights, ffw, mixed);
 }
 
@@ -42,5 +48,6 @@ export function withPrefix(weights: Weights, prefix: string): Record<string, Arr
 
 /** The mixer's parameters; their presence and length are checked by who reads them. */
 export function homParams(weights: Weights, prefix: string): HomParams {
-  return withPrefix(weights, prefix) as HomParams;
+  const { decay, ...params } = withPrefix(weights, prefix);
+  return params as HomParams;
 }

@@ -4,6 +4,7 @@ import { homBlock, withPrefix } from "./block.ts";
 import { embed } from "./embed.ts";
 import { linear } from "./linear.ts";
 import { positions } from "./positions.ts";
+import { shift } from "./shift.ts";
 import type { Weights } from "./types.ts";
 
 export interface HlmConfig {
@@ -14,6 +15,12 @@ export interface HlmConfig {
   readonly order: number;
   readonly orderExpand: number;
   readonly ffwExpand: number;
+  /** Each layer's mixer sees tokens mixed with the one before, by `layers.i.shift.mix`, see `shift`. */
+  readonly tokenShift?: boolean | undefined;
+  /** Causal means in which tokens fade, by factors `layers.i.hom.decay`, see `decayMoments`. */
+  readonly decay?: boolean | undefined;
+  /** Default true: the position embedding. */
+  readonly positions?: boolean | undefined;
 }
 
 export interface HlmArguments {
@@ -39,20 +46,14 @@ export function hlmReference(config: HlmConfig, weights: Weights, tokenIds: Arra
   if (args.attentionMask) checkLength(where, "attentionMask", args.attentionMask, batch * length, "B·n");
 
   const table = parameter(where, weights, "token_emb.weight", vocabSize * dim);
-  let x = embed(tokenIds, table, positionEmbedding(where, dim, weights, batch, length, args.posOffset), { batch, length, vocabSize, dim });
+  const places = config.positions === false ? undefined : positionEmbedding(where, dim, weights, batch, length, args.posOffset);
+  let x = embed(tokenIds, table, places, { batch, length, vocabSize, dim });
   for (let i = 0; i < layers; i++) {
-    x = homBlock(
-      config,
-      withPrefix(weights, `layers.${i}.`),
-      { up: "ffw.0", down: "ffw.2" },
-      {
-        query: x,
-        mask: "causal",
-        queryMask: args.attentionMask,
-        batch,
-        queryLength: length,
-      },
-    );
+    const own = withPrefix(weights, `layers.${i}.`);
+    const query = config.tokenShift ? shift(x, parameter(where, own, "shift.mix", dim), { batch, length, dim }) : x;
+    const decay = config.decay ? parameter(where, own, "hom.decay", config.orderExpand * dim) : undefined;
+    const call = { query, mask: "causal", queryMask: args.attentionMask, decay, batch, queryLength: length } as const;
+    x = homBlock(config, own, { up: "ffw.0", down: "ffw.2" }, call, x);
   }
   const bias = parameter(where, weights, "output_proj.bias", vocabSize, true);
   return linear(x, parameter(where, weights, "output_proj.weight", vocabSize * dim), bias, { inDim: dim, outDim: vocabSize });

@@ -9,6 +9,7 @@ import { homReference } from "./hom.ts";
 import { homBackward } from "./hom_backward.ts";
 import { linear } from "./linear.ts";
 import { positions } from "./positions.ts";
+import { shift, shiftBackward } from "./shift.ts";
 import type { Weights } from "./types.ts";
 
 export interface HlmBackwardArguments {
@@ -60,25 +61,26 @@ export function hlmBackward(config: HlmConfig, weights: Weights, tokens: ArrayLi
   // Forward, keeping the input of every part.
   const offsets =
     typeof args.posOffset === "number" ? [args.posOffset] : args.posOffset ? checkLength(where, "posOffset", args.posOffset, batch, "B") : [0];
+  const positioned = config.positions !== false;
   const places = Float64Array.from({ length: rows }, (_, r) => (offsets[offsets.length === 1 ? 0 : Math.floor(r / n)] ?? 0) + (r % n));
-  const features = positions(places, parameter(where, weights, "freqs", D / 2));
-  const pos0 = dense("pos_emb.0", D, 2 * D);
-  const pos2 = dense("pos_emb.2", 2 * D, D);
-  const posInner = forward(pos0, features);
-  const posHidden = posInner.map(silu);
+  const embedding = positioned ? positionPart() : undefined;
   const table = parameter(where, weights, "token_emb.weight", V * D);
-  let x = embed(ids, table, forward(pos2, posHidden), { batch, length: n, vocabSize: V, dim: D });
+  let x = embed(ids, table, embedding?.out, { batch, length: n, vocabSize: V, dim: D });
   const kept = Array.from({ length: layers }, (_, i) => {
     const hom = homParams(weights, `layers.${i}.hom.`);
-    const call = { query: x, mask: "causal", batch, queryLength: n } as const;
+    const mix = config.tokenShift ? parameter(where, weights, `layers.${i}.shift.mix`, D) : undefined;
+    const query = mix ? shift(x, mix, { batch, length: n, dim: D }) : x;
+    const decay = config.decay ? parameter(where, weights, `layers.${i}.hom.decay`, orderExpand * D) : undefined;
+    const call = { query, mask: "causal", decay, batch, queryLength: n } as const;
+    const input = x;
     const mixed = homReference(shape, hom, call);
-    const mid = mixed.map((value, j) => value + x[j]!);
+    const mid = mixed.map((value, j) => value + input[j]!);
     const up = dense(`layers.${i}.ffw.0`, D, ffwExpand * D);
     const down = dense(`layers.${i}.ffw.2`, ffwExpand * D, D);
     const inner = forward(up, mid);
     const hidden = inner.map(gelu);
     const out = forward(down, hidden).map((value, j) => value + mid[j]!);
-    const layer = { hom, call, mid, up, down, inner, hidden };
+    const layer = { hom, call, mix, input, mid, up, down, inner, hidden };
     x = out;
     return layer;
   });
@@ -99,25 +101,43 @@ export function hlmBackward(config: HlmConfig, weights: Weights, tokens: ArrayLi
   // Backward.
   let dx = back("output_proj", output, x, logits);
   for (let i = layers - 1; i >= 0; i--) {
-    const { hom, call, mid, up, down, inner, hidden } = kept[i]!;
+    const { hom, call, mix, input, mid, up, down, inner, hidden } = kept[i]!;
     const dHidden = back(`layers.${i}.ffw.2`, down, hidden, dx);
     const dInner = dHidden.map((value, j) => value * geluSlope(inner[j]!));
     const dMid = add(back(`layers.${i}.ffw.0`, up, mid, dInner), dx);
     const mixed = homBackward(shape, hom, { ...call, gradOutput: dMid });
     for (const [key, value] of Object.entries(mixed.params)) grads[`layers.${i}.hom.${key}`] = value;
-    dx = add(mixed.query, dMid);
+    if (!mix) {
+      dx = add(mixed.query, dMid);
+      continue;
+    }
+    const shifted = shiftBackward(input, mix, mixed.query, { batch, length: n, dim: D });
+    grads[`layers.${i}.shift.mix`] = shifted.dmix;
+    dx = add(shifted.dx, dMid);
   }
   const dTable = new Float64Array(V * D);
   for (let r = 0; r < rows; r++) for (let d = 0; d < D; d++) dTable[ids[r]! * D + d]! += dx[r * D + d]!;
   grads["token_emb.weight"] = dTable;
-  const dPosHidden = back("pos_emb.2", pos2, posHidden, dx);
-  back(
-    "pos_emb.0",
-    pos0,
-    features,
-    dPosHidden.map((value, j) => value * siluSlope(posInner[j]!)),
-  );
+  if (embedding) {
+    const { pos0, pos2, features, posInner, posHidden } = embedding;
+    const dPosHidden = back("pos_emb.2", pos2, posHidden, dx);
+    back(
+      "pos_emb.0",
+      pos0,
+      features,
+      dPosHidden.map((value, j) => value * siluSlope(posInner[j]!)),
+    );
+  }
   return { loss, grads };
+
+  function positionPart() {
+    const features = positions(places, parameter(where, weights, "freqs", D / 2));
+    const pos0 = dense("pos_emb.0", D, 2 * D);
+    const pos2 = dense("pos_emb.2", 2 * D, D);
+    const posInner = forward(pos0, features);
+    const posHidden = posInner.map(silu);
+    return { pos0, pos2, features, posInner, posHidden, out: forward(pos2, posHidden) };
+  }
 }
 
 interface Dense {

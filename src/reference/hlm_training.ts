@@ -46,7 +46,7 @@ export class HlmTraining {
     const t = checkInteger("HlmTraining.update", "step", ++this.#step, 1);
     for (const [key, grad] of Object.entries(grads)) {
       const weight = this.weights[key]!;
-      const decay = key.endsWith(".bias") ? 0 : weightDecay;
+      const decay = key.endsWith(".bias") || key.endsWith(".mix") ? 0 : weightDecay;
       const { first, second } = this.#moments.get(key) ?? { first: new Float64Array(grad.length), second: new Float64Array(grad.length) };
       this.#moments.set(key, { first, second });
       for (let i = 0; i < grad.length; i++) {
