@@ -68,6 +68,20 @@ export interface Step {
   readonly bytesWritten: number;
 }
 
+/** One dispatch of a call, in the order in which they run. */
+export interface PlannedDispatch {
+  readonly kernel: string;
+  readonly workgroups: readonly [number, number, number];
+  /** Its inputs, each counted once, and its outputs. */
+  readonly bytesRead: number;
+  readonly bytesWritten: number;
+}
+
+/** What a plan says of a step. */
+export function planned({ kernel, workgroups, bytesRead, bytesWritten }: Step): PlannedDispatch {
+  return { kernel: kernel.name, workgroups, bytesRead, bytesWritten };
+}
+
 /** Invocations of a workgroup; the same for every kernel, so that one number divides the work. */
 export const WORKGROUP_SIZE = 64;
 /** Partial sums are added in groups of this many: two levels keep the error of long sums small. */

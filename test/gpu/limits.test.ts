@@ -70,6 +70,11 @@ async function solve(gpu: Gpu, { name, batch, queries, tokens, mask }: Problem):
   expect(planned.dispatches.map(({ kernel, workgroups }) => [kernel, ...workgroups])).toEqual(
     watch.dispatches.map(({ kernel, workgroups }) => [kernel, ...workgroups]),
   );
+  // Each dispatch reads and writes something, and together they do what the call does.
+  for (const key of ["bytesRead", "bytesWritten"] as const) {
+    expect(Math.min(...planned.dispatches.map((dispatch) => dispatch[key]))).toBeGreaterThan(0);
+    expect(planned.dispatches.reduce((sum, dispatch) => sum + dispatch[key], 0)).toBe(planned[key]);
+  }
 }
 
 describe.each([0, 256])("bindings of 2.7 KB, selection fused up to %d", (fused) => {
