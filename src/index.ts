@@ -1,9 +1,10 @@
 export { GpuLostError, GpuOutOfMemoryError, GpuUnavailableError, TrainingDivergedError, WeightsError } from "./errors.ts";
-export { type HomForwardOptions, HomLayer, type HomPlanOptions, type HomPlanReport, type HomTrainingOptions } from "./layers/hom.ts";
+export { type HomForwardOptions, HomLayer, type HomTrainingOptions } from "./layers/hom.ts";
 export type { HomConfig, HomParams } from "./layers/hom_config.ts";
+export { HomState, type HomStateConfig } from "./layers/hom_state.ts";
 export type { HomGradients, HomTrainingPass } from "./layers/hom_training.ts";
 export { HomMask, type MaskShape, type MaskSpec } from "./layers/mask.ts";
-export { HomState, type HomStateConfig } from "./layers/state.ts";
+export type { HomPlanOptions, HomPlanReport } from "./layers/moment_layer.ts";
 export type { AppendOptions, QueryOptions, StepOptions } from "./layers/stream.ts";
 export { type TuneOptions, tune } from "./layers/tune.ts";
 export type { Activation } from "./ops/types.ts";

@@ -4,9 +4,10 @@ import type { Gpu } from "../runtime/gpu.ts";
 import type { BufferView } from "../runtime/program.ts";
 import { Tensor } from "../runtime/tensor.ts";
 import type { GPUComputePassEncoder } from "../webgpu.ts";
-import { type HomForwardOptions, HomLayer, type HomRecord } from "./hom.ts";
+import { type HomForwardOptions, HomLayer } from "./hom.ts";
 import type { HomConfig, HomParams } from "./hom_config.ts";
 import { LinearLayer } from "./linear.ts";
+import type { LayerRecord } from "./moment_layer.ts";
 import { checkTensor } from "./tensor_checks.ts";
 
 export interface HomBlockConfig extends HomConfig {
@@ -101,7 +102,7 @@ export class HomBlock {
   /** The whole block on bare buffers: `x` -> `y` by way of `between`; the residuals are the kernels' epilogues. @internal */
   record(
     pass: GPUComputePassEncoder,
-    call: Omit<HomRecord, "out" | "context" | "residual">,
+    call: Omit<LayerRecord, "out" | "context" | "residual">,
     between: BufferView,
     y: BufferView,
     rows: number,

@@ -9,7 +9,7 @@ import { USAGE } from "../runtime/usage.ts";
 import type { GPUBuffer } from "../webgpu.ts";
 import { type HomBackwardCall, planHomBackward, planHomTranspose, transposedWeights } from "./hom_backward_plan.ts";
 import type { HomConfig } from "./hom_config.ts";
-import { type HomMask, type MaskShape, type ResolvedMask, uploadMask } from "./mask.ts";
+import { type HomMask, type MaskShape, type ResolvedMask, uploadBuffers } from "./mask.ts";
 import { momentLayout } from "./planner.ts";
 
 /** Gradients of one call, on the GPU. They are the caller's to destroy. */
@@ -73,7 +73,8 @@ export function planTraining(config: Required<HomConfig>, tuning: Tuning, limits
 export interface TrainedLayer {
   readonly gpu: Gpu;
   readonly config: Readonly<Required<HomConfig>>;
-  readonly weights: { readonly projections: GPUBuffer; readonly ag: GPUBuffer };
+  /** `projections` and `ag`. */
+  readonly weights: Readonly<Record<string, GPUBuffer>>;
   readonly programs: ProgramCache;
   readonly status: Promise<Error | undefined>;
 }
@@ -84,22 +85,25 @@ export interface TrainingCall {
   /** Undefined: the query. */
   readonly context: Tensor | undefined;
   readonly shape: MaskShape;
-  readonly resolved: ResolvedMask;
+  readonly resolved: Pick<ResolvedMask, "plan" | "key">;
   readonly prepared?: HomMask | undefined;
-  readonly queryMask?: Uint32Array | undefined;
+  /** What is not in `prepared`. */
+  readonly uploads: Readonly<Record<string, Float32Array | Uint32Array>>;
+  /** The queries that see something are in `uploads.table`. */
+  readonly queryMask: boolean;
 }
 
 /** Gradients of a checked call for a checked gradient of its output. */
 export function runBackward(where: string, layer: TrainedLayer, call: TrainingCall, gradOutput: Tensor): HomGradients {
   const { gpu, config } = layer;
-  const { query, context, resolved, prepared, queryMask } = call;
+  const { query, context, prepared } = call;
   const { result, status } = gpu.guard(where, () => {
     const memory = allocate(where, gpu, config, query.shape, context?.shape);
     const transient: (() => void)[] = [memory.freePassing];
     try {
       const { program, cached } = programOf(layer, call, gradOutput);
       if (!cached) transient.push(() => program.destroy());
-      const uploads = uploadMask(gpu, queryMask ? { table: queryMask } : prepared ? {} : resolved.uploads);
+      const uploads = uploadBuffers(gpu, call.uploads);
       transient.push(...Object.values(uploads).map((buffer) => () => buffer.destroy()));
       const inputs = { query, context: context ?? query, gradOut: gradOutput, ...layer.weights, ...prepared?.buffers, ...uploads };
       gpu.submit("backward", (pass) => program.record(pass, { ...inputs, ...memory.buffers }));
@@ -126,7 +130,7 @@ function programOf(layer: TrainedLayer, call: TrainingCall, gradOutput: Tensor):
     gradOut: planOffset(gradOutput),
     gradQuery: 0,
     gradContext: context && 0,
-    queryMask: queryMask !== undefined,
+    queryMask,
   };
   const build = () => {
     const { steps, scratch } = planTraining(config, gpu.tuning, gpu.limits, { ...shape, ...offsets, mask: resolved.plan });

@@ -29,18 +29,27 @@ export interface MaskShape {
 }
 
 /** The 1e-7 of a masked mean, Σ m / (1e-7 + Σ mask): what makes a row that sees nothing 0 instead of 0/0. */
-const MASK_EPSILON = 1e-7;
+export const MASK_EPSILON = 1e-7;
 
 /** A mask checked against the shapes it is used with, and the arrays that the kernels read. */
 export interface ResolvedMask {
   readonly plan: MaskPlan;
   readonly uploads: Readonly<Partial<Record<"mask" | "table" | "divisors", Float32Array | Uint32Array>>>;
+  /** What was added to the sums of the mask. */
+  readonly epsilon: number;
   /** Tells plans apart; undefined where the plan depends on the mask's contents. */
   readonly key: string | undefined;
 }
 
-/** @throws TypeError, RangeError */
-export function resolveMask(where: string, mask: MaskSpec | undefined, shape: MaskShape, blockTokens: number): ResolvedMask {
+/**
+ * @param epsilon added to the sum of a padding, length or full mask. With an epsilon of 0, a row whose weights add up to 0 sees nothing.
+ * @throws TypeError, RangeError
+ */
+export function resolveMask(where: string, mask: MaskSpec | undefined, shape: MaskShape, blockTokens: number, epsilon: number): ResolvedMask {
+  return { ...resolve(where, mask, shape, blockTokens, epsilon), epsilon };
+}
+
+function resolve(where: string, mask: MaskSpec | undefined, shape: MaskShape, blockTokens: number, epsilon: number): Omit<ResolvedMask, "epsilon"> {
   const { batch, queryLength, contextLength } = shape;
   const argument = "mask";
   if (mask === undefined) return { plan: { kind: "none" }, uploads: {}, key: "none" };
@@ -64,14 +73,14 @@ export function resolveMask(where: string, mask: MaskSpec | undefined, shape: Ma
   }
   if ("padding" in mask) {
     const weights = checkWeights(where, "mask.padding", mask.padding, [[batch, contextLength]]);
-    return { plan: { kind: "padding" }, uploads: { mask: weights, divisors: divisorsOf(weights, batch, contextLength) }, key: "padding" };
+    return { plan: { kind: "padding" }, uploads: weightsAndDivisors(weights, batch, contextLength, epsilon), key: "padding" };
   }
   if ("lengths" in mask) {
     const { lengths } = mask;
     checkLengths(where, "mask.lengths", lengths, batch, contextLength);
     return {
       plan: { kind: "lengths" },
-      uploads: { table: Uint32Array.from(lengths), divisors: Float32Array.from(lengths, (n) => n + MASK_EPSILON) },
+      uploads: { table: Uint32Array.from(lengths), divisors: Float32Array.from(lengths, (n) => n + epsilon || 1) },
       key: "lengths",
     };
   }
@@ -85,10 +94,10 @@ export function resolveMask(where: string, mask: MaskSpec | undefined, shape: Ma
           ];
     const weights = checkWeights(where, "mask.full", mask.full, shapes);
     const maskBatch = weights.length === queryLength * contextLength ? 1 : batch;
-    const divisors = divisorsOf(weights, maskBatch * queryLength, contextLength);
+    const { mask: seen, divisors } = weightsAndDivisors(weights, maskBatch * queryLength, contextLength, epsilon);
     return {
       plan: { kind: "full", batch: maskBatch },
-      uploads: { mask: weights, table: new Uint32Array(divisors.buffer) },
+      uploads: { mask: seen, table: new Uint32Array(divisors.buffer) },
       key: `full ${maskBatch}`,
     };
   }
@@ -125,15 +134,19 @@ function checkWeights(where: string, argument: string, weights: Uint8Array | Flo
   return weights;
 }
 
-/** 1e-7 + Σ of each row, summed in float64. */
-function divisorsOf(weights: Float32Array, rows: number, length: number): Float32Array<ArrayBuffer> {
+/** Each row's weights, and epsilon plus their sum, added in float64. A row of sum 0 without an epsilon becomes one that sees nothing. */
+function weightsAndDivisors(weights: Float32Array, rows: number, length: number, epsilon: number) {
   const divisors = new Float32Array(rows);
+  let mask = weights;
   for (let row = 0; row < rows; row++) {
-    let sum = MASK_EPSILON;
+    let sum = epsilon;
     for (let i = row * length; i < (row + 1) * length; i++) sum += weights[i] ?? 0;
-    divisors[row] = sum;
+    divisors[row] = sum || 1;
+    if (sum !== 0) continue;
+    if (mask === weights) mask = weights.slice();
+    mask.fill(0, row * length, (row + 1) * length);
   }
-  return divisors;
+  return { mask, divisors };
 }
 
 /** @internal */
@@ -163,7 +176,7 @@ export function checkCuSeqlens(where: string, argument: string, cuSeqlens: Uint3
 }
 
 /**
- * A mask whose arrays are on the GPU: made once by `HomLayer.createMask`, then used by any number of calls and layers with the same shapes.
+ * A mask whose arrays are on the GPU: made once by `createMask` of a layer, then used by any number of calls and layers with the same shapes.
  */
 export class HomMask {
   readonly gpu: Gpu;
@@ -182,13 +195,15 @@ export class HomMask {
     this.shape = shape;
     this.resolved = resolved;
     this.blockTokens = blockTokens;
-    this.buffers = uploadMask(gpu, resolved.uploads);
+    this.buffers = uploadBuffers(gpu, resolved.uploads);
   }
 
   /** @internal */
-  check(where: string, gpu: Gpu, shape: MaskShape, blockTokens: number): void {
+  check(where: string, gpu: Gpu, shape: MaskShape, blockTokens: number, epsilon: number): void {
     if (this.#destroyed) throw typeError(where, "mask", "be alive", raw("a destroyed mask"));
     if (gpu.device !== this.gpu.device) throw typeError(where, "mask", "be on the layer's device", raw("a mask of another device"));
+    if (epsilon !== this.resolved.epsilon)
+      throw typeError(where, "mask", "be made by a layer of the same kind", raw("a mask of another"), "call createMask of this layer");
     const { batch, queryLength, contextLength } = this.shape;
     if (batch !== shape.batch || queryLength !== shape.queryLength || contextLength !== shape.contextLength) {
       const text = (s: MaskShape) => `batch ${s.batch}, ${s.queryLength} queries, ${s.contextLength} context tokens`;
@@ -216,7 +231,7 @@ export class HomMask {
   }
 }
 
-export function uploadMask(gpu: Gpu, uploads: ResolvedMask["uploads"]): Record<string, GPUBuffer> {
+export function uploadBuffers(gpu: Gpu, uploads: Readonly<Record<string, Float32Array | Uint32Array>>): Record<string, GPUBuffer> {
   const buffers: Record<string, GPUBuffer> = {};
   try {
     for (const [name, data] of Object.entries(uploads)) buffers[name] = gpu.upload(`hom.mask.${name}`, data);

@@ -1,6 +1,8 @@
+import { rangeError, raw } from "../checks.ts";
 import { WeightsError } from "../errors.ts";
 import { decodeF16, encodeF16 } from "../half.ts";
 import { I4_GROUP } from "../ops/op.ts";
+import type { Gpu } from "../runtime/gpu.ts";
 import type { WeightDtype } from "../runtime/kernel.ts";
 
 /** Channels as the kernels see them: `count` stretches of `width`, each padded to a multiple of 4. */
@@ -56,6 +58,16 @@ export function encodeWeights(where: string, packed: Float32Array, outer: number
     return encodeF16(packed);
   }
   return dtype === "i8" ? encodeI8(packed, outer) : encodeI4(packed, outer);
+}
+
+/** @throws RangeError for weights that the device cannot bind */
+export function checkStored(where: string, gpu: Gpu, stored: Readonly<Record<string, ArrayBufferView>>): void {
+  const { maxStorageBufferBindingSize } = gpu.limits;
+  for (const { byteLength } of Object.values(stored)) {
+    if (byteLength <= maxStorageBufferBindingSize) continue;
+    const rule = `keep its weights within the device's maxStorageBufferBindingSize of ${maxStorageBufferBindingSize} bytes`;
+    throw rangeError(where, "config", rule, raw(`${byteLength} bytes`), "use a smaller layer, or f16 or i8 weights");
+  }
 }
 
 /** A byte a weight, one scale a channel. */

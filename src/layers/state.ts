@@ -2,22 +2,26 @@ import { checkInteger, rangeError, raw, typeError } from "../checks.ts";
 import { WeightsError } from "../errors.ts";
 import { planCombineStates } from "../ops/combine_states.ts";
 import { STATE_LEVEL_SIZE, STATE_LEVELS } from "../ops/state_totals.ts";
-import { ACTIVATIONS, type Activation } from "../ops/types.ts";
 import type { Gpu } from "../runtime/gpu.ts";
 import { Program } from "../runtime/program.ts";
 import { allOf, checkGpu } from "../runtime/tensor.ts";
 import { USAGE } from "../runtime/usage.ts";
 import type { GPUBuffer, GPUCommandEncoder } from "../webgpu.ts";
-import { momentLayout } from "./planner.ts";
-import { readState, writeState } from "./state_format.ts";
+import { type HomPlanConfig, momentLayout } from "./planner.ts";
+import { readState, type SavedState, type StateFile, writeState } from "./state_format.ts";
 import { ENTRY_COUNTS } from "./state_plan.ts";
 
 /** What decides whether a state fits a layer. */
-export interface HomStateConfig {
-  readonly dim: number;
-  readonly order: number;
-  readonly orderExpand: number;
-  readonly activation: Activation;
+export type StateConfig = Readonly<Record<string, number | string>> & { readonly dim: number };
+
+/** Sums as the kernels keep them: `order` chunks of orderExpand·dim channels. */
+export type MomentShape = Pick<HomPlanConfig, "dim" | "order" | "orderExpand">;
+
+/** A kind of state: how it is called, saved and laid out. @internal */
+export interface StateForm<C extends StateConfig> extends StateFile {
+  readonly layer: "HomLayer" | "PomLayer";
+  /** The chunks of channels that the kernels pad to multiples of 4. */
+  layout(config: C): MomentShape;
 }
 
 interface StateContents {
@@ -25,18 +29,20 @@ interface StateContents {
   additions: number;
   /** Tokens that a window has taken in, ever; its ring holds the last of them. */
   taken: number;
+  /** Where the next token of each batch row stands, for layers with positions. */
+  next: number[] | undefined;
 }
 
 /**
  * A layer's memory of a stream: the sum of the moments of the tokens seen, and their number, for each batch row. Its size does not depend on
- * how many they were. Made by `HomLayer.createState`, advanced by `append` and `step`, read by `query` and `step`.
+ * how many they were. Made by `createState` of a layer, advanced by `append` and `step`, read by `query` and `step`.
  *
  * `merge`, `subtract` and `scale` are exact in the sums up to rounding. They hold for the inputs this layer saw; through the depth of a model
  * a merged state is not the state of the concatenated text, whose deeper inputs would have been others.
  */
-export class HomState {
+export abstract class MomentState<C extends StateConfig = StateConfig> {
   readonly gpu: Gpu;
-  readonly config: HomStateConfig;
+  readonly config: C;
   readonly batch: number;
   /** Tokens that the state remembers; undefined for all. */
   readonly window: number | undefined;
@@ -46,19 +52,21 @@ export class HomState {
   readonly entry: GPUBuffer;
   /** The last `window + 1` tokens `[window + 1, batch, D]`, where there is a window. @internal */
   readonly history: GPUBuffer | undefined;
+  readonly #form: StateForm<C>;
   readonly #contents: StateContents;
   readonly #entryWords: Uint32Array<ArrayBuffer>;
   #status: Promise<Error | undefined>;
   #destroyed = false;
 
-  /** @internal */
-  constructor(gpu: Gpu, config: HomStateConfig, batch: number, window: number | undefined) {
+  /** @param next where the first token of each batch row stands, for layers with positions @internal */
+  constructor(gpu: Gpu, form: StateForm<C>, config: C, batch: number, window: number | undefined, next?: number) {
     this.gpu = gpu;
+    this.#form = form;
     this.config = Object.freeze({ ...config });
     this.batch = batch;
     this.window = window;
-    const { stride4 } = momentLayout(config);
-    const { result, status } = gpu.guard("HomLayer.createState", () => {
+    const { stride4 } = momentLayout(form.layout(config));
+    const { result, status } = gpu.guard(`${form.layer}.createState`, () => {
       const usage = USAGE.STORAGE | USAGE.COPY_SRC | USAGE.COPY_DST;
       return {
         levels: gpu.createBuffer("hom.state.levels", STATE_LEVELS * batch * stride4 * 16, usage),
@@ -70,13 +78,28 @@ export class HomState {
     this.entry = result.entry;
     this.history = result.history;
     this.#status = status;
-    this.#contents = { count: new Array<number>(batch).fill(0), additions: 0, taken: 0 };
+    this.#contents = {
+      count: new Array<number>(batch).fill(0),
+      additions: 0,
+      taken: 0,
+      next: next === undefined ? undefined : new Array<number>(batch).fill(next),
+    };
     this.#entryWords = new Uint32Array(Math.max(4, ENTRY_COUNTS + batch));
   }
 
   /** Tokens seen, one number a batch row: exact up to 2^53; fractions after `scale`. */
   get count(): readonly number[] {
     return [...this.#contents.count];
+  }
+
+  /** Where the next token of each batch row stands; undefined for layers without default positions. @internal */
+  get nextPositions(): readonly number[] | undefined {
+    return this.#contents.next;
+  }
+
+  /** Each append counts as one, and adds the mean of its tokens. @internal */
+  get perCall(): boolean {
+    return this.config["counting"] === "calls";
   }
 
   /** GPU memory of the state. */
@@ -90,21 +113,25 @@ export class HomState {
   }
 
   /** Adds the tokens of `other`: as if this state had seen both, in any order. @throws TypeError, RangeError when the states do not fit */
-  merge(other: HomState): void {
-    this.#combine("HomState.merge", other, 1);
+  merge(other: this): void {
+    this.#combine(`${this.#form.name}.merge`, other, 1);
+    const { next } = this.#contents;
+    next?.forEach((position, b) => {
+      next[b] = Math.max(position, other.#contents.next?.[b] ?? 0);
+    });
   }
 
   /**
    * Un-sees the tokens of `other`, which must have been seen: rollback of a rejected draft.
    * @throws RangeError when `other` has seen more tokens
    */
-  subtract(other: HomState): void {
-    this.#combine("HomState.subtract", other, -1);
+  subtract(other: this): void {
+    this.#combine(`${this.#form.name}.subtract`, other, -1);
   }
 
   /** Forgets: sums and counts become `gamma` times what they were, so that later tokens weigh more. @param gamma a finite number >= 0 */
   scale(gamma: number): void {
-    const where = "HomState.scale";
+    const where = `${this.#form.name}.scale`;
     this.checkUsable(where);
     this.#checkNoWindow(where);
     if (typeof gamma !== "number") throw typeError(where, "gamma", "be a number", gamma);
@@ -116,10 +143,10 @@ export class HomState {
   }
 
   /** An independent copy. */
-  clone(): HomState {
-    const where = "HomState.clone";
+  clone(): this {
+    const where = `${this.#form.name}.clone`;
     this.checkUsable(where);
-    const copy = new HomState(this.gpu, this.config, this.batch, this.window);
+    const copy = this.empty();
     const { status } = this.gpu.guard(where, () => {
       const encoder = this.gpu.device.createCommandEncoder({ label: "hom.state.clone" });
       encoder.copyBufferToBuffer(this.levels, 0, copy.levels, 0, this.levels.size);
@@ -132,23 +159,24 @@ export class HomState {
 
   /** Forgets everything. */
   reset(): void {
-    const where = "HomState.reset";
+    const where = `${this.#form.name}.reset`;
     this.checkUsable(where);
     const { status } = this.gpu.guard(where, () => {
       const encoder = this.gpu.device.createCommandEncoder({ label: "hom.state.reset" });
       encoder.clearBuffer(this.levels);
       this.gpu.device.queue.submit([encoder.finish()]);
     });
-    this.#adopt({ count: new Array<number>(this.batch).fill(0), additions: 0, taken: 0 }, status);
+    const next = this.#contents.next?.map(() => 0);
+    this.#adopt({ count: new Array<number>(this.batch).fill(0), additions: 0, taken: 0, next }, status);
   }
 
-  /** The state as bytes (src/layers/state_format.ts documents them); `HomState.load` reads them on any device. */
+  /** The state as bytes (src/layers/state_format.ts documents them); `load` reads them on any device. */
   async save(): Promise<Uint8Array<ArrayBuffer>> {
-    const where = "HomState.save";
+    const where = `${this.#form.name}.save`;
     this.checkUsable(where);
     const { config, batch, window } = this;
     // What the queue holds now is what is saved, whatever is appended while it is read.
-    const { count, additions, taken } = structuredClone(this.#contents);
+    const { count, additions, taken, next } = structuredClone(this.#contents);
     const reads = [this.levels, this.history].map((buffer) => buffer && this.gpu.readBytes(where, buffer, 0, buffer.size));
     const [levels = new ArrayBuffer(), history = new ArrayBuffer()] = await Promise.all(reads);
     const failure = await this.#status;
@@ -161,42 +189,19 @@ export class HomState {
       const slot = (taken - held + i) % ((window ?? 0) + 1);
       tokens.set(ring.subarray(slot * tokenSize, slot * tokenSize + tokenSize), i * tokenSize);
     }
-    const sums = unpadRows(new Float32Array(levels), STATE_LEVELS * batch, config);
-    return writeState({ header: { ...config, batch, count, additions, levels: STATE_LEVELS, window: window ?? null, held }, sums, tokens });
+    const sums = unpadRows(new Float32Array(levels), STATE_LEVELS * batch, this.#form.layout(config));
+    const header = { ...config, batch, count, additions, levels: STATE_LEVELS, window: window ?? null, held, ...(next && { next }) };
+    return writeState(this.#form.magic, { header, sums, tokens });
   }
 
-  /**
-   * A saved state on this device.
-   * @param options.layer refuses bytes that do not fit this layer
-   * @throws WeightsError for bytes that are truncated, corrupted, foreign or of another version or shape; nothing is loaded then
-   */
-  static load(gpu: Gpu, bytes: Uint8Array | ArrayBuffer, options: { readonly layer?: { readonly config: HomStateConfig } } = {}): HomState {
-    const where = "HomState.load";
-    checkGpu(where, gpu);
-    if (!(bytes instanceof Uint8Array) && !(bytes instanceof ArrayBuffer))
-      throw typeError(where, "bytes", "be a Uint8Array or an ArrayBuffer", bytes);
-    const { header, sums, tokens } = readState(where, bytes instanceof Uint8Array ? bytes : new Uint8Array(bytes));
-    const { dim, order, orderExpand, batch, window, held, additions } = header;
-    const activation = ACTIVATIONS.find((name) => name === header.activation);
-    if (activation === undefined)
-      throw new WeightsError(`${where}: the activation must be one of ${ACTIVATIONS.join(", ")}, got ${header.activation}`);
-    if (header.levels !== STATE_LEVELS) throw new WeightsError(`${where}: the state must have ${STATE_LEVELS} partial sums, got ${header.levels}`);
-    const config = { dim, order, orderExpand, activation };
-    const { layer } = options;
-    if (layer) {
-      for (const key of ["dim", "order", "orderExpand", "activation"] as const) {
-        if (layer.config[key] !== config[key])
-          throw new WeightsError(`${where}: ${key} must be the layer's ${layer.config[key]}, got ${config[key]}`);
-      }
-    }
-    gpu.checkUsable(where);
-    const state = new HomState(gpu, config, batch, window ?? undefined);
-    const { status } = gpu.guard(where, () => {
-      gpu.device.queue.writeBuffer(state.levels, 0, padRows(sums, STATE_LEVELS * batch, config));
-      if (state.history && held > 0) gpu.device.queue.writeBuffer(state.history, 0, tokens);
+  /** Takes over what was saved. @internal */
+  restore(where: string, { header, sums, tokens }: SavedState): void {
+    const { count, additions, held, next } = header;
+    const { status } = this.gpu.guard(where, () => {
+      this.gpu.device.queue.writeBuffer(this.levels, 0, padRows(sums, STATE_LEVELS * this.batch, this.#form.layout(this.config)));
+      if (this.history && held > 0) this.gpu.device.queue.writeBuffer(this.history, 0, tokens);
     });
-    state.#adopt({ count: [...header.count], additions, taken: held }, allOf([state.#status, status]));
-    return state;
+    this.#adopt({ count: [...count], additions, taken: held, next: next ? [...next] : undefined }, allOf([this.#status, status]));
   }
 
   /** Frees the state's memory. */
@@ -219,22 +224,24 @@ export class HomState {
   }
 
   /** Whether this state belongs to a layer like this one. @internal */
-  checkFits(where: string, gpu: Gpu, config: HomStateConfig): void {
+  checkFits(where: string, gpu: Gpu, config: Readonly<Record<string, unknown>>): void {
     this.checkUsable(where);
     if (this.gpu.device !== gpu.device) throw typeError(where, "state", "be on the layer's device", raw("a state of another device"));
-    for (const key of ["dim", "order", "orderExpand", "activation"] as const) {
+    for (const key of Object.keys(this.#form.keys)) {
       if (this.config[key] !== config[key]) throw rangeError(where, `the state's ${key}`, `be the layer's ${config[key]}`, this.config[key]);
     }
   }
 
   /**
    * Takes note of an addition of tokens and writes the entry that its kernels will read; the queue keeps writes and submits in order.
+   * @param next where each batch row's next token stands then, for layers with positions
    * @param divisors which counts the kernels divide by: those after the addition, or those before it
    * @internal
    */
-  advance(tokens: readonly number[], divisors: "after" | "before"): void {
+  advance(tokens: readonly number[], divisors: "after" | "before", next?: readonly number[]): void {
     const { count } = this.#contents;
     const before = [...count];
+    if (next) this.#contents.next = [...next];
     tokens.forEach((n, b) => {
       count[b] = (count[b] ?? 0) + n;
     });
@@ -290,12 +297,13 @@ export class HomState {
   }
 
   #adopt(contents: StateContents, status: Promise<Error | undefined>): void {
-    Object.assign(this.#contents, { count: [...contents.count], additions: contents.additions, taken: contents.taken });
+    const { count, additions, taken, next } = contents;
+    Object.assign(this.#contents, { count: [...count], additions, taken, next: next && [...next] });
     this.#status = status;
   }
 
-  #combine(where: string, other: HomState, sign: 1 | -1): void {
-    if (!(other instanceof HomState)) throw typeError(where, "other", "be a HomState", other);
+  #combine(where: string, other: this, sign: 1 | -1): void {
+    if (!(other instanceof MomentState) || other.#form !== this.#form) throw typeError(where, "other", `be a ${this.#form.name}`, other);
     this.checkUsable(where);
     other.checkFits(where, this.gpu, this.config);
     this.#checkNoWindow(where);
@@ -333,7 +341,10 @@ export class HomState {
     }
   }
 
-  #run(where: string, other: HomState | undefined, keep: number, add: number): void {
+  /** An empty state like this one. */
+  protected abstract empty(): this;
+
+  #run(where: string, other: MomentState<C> | undefined, keep: number, add: number): void {
     const { gpu } = this;
     const slot = (buffer: string) => ({ buffer, offset: 0, size: this.levels.size });
     const maxWorkgroups = gpu.limits.maxComputeWorkgroupsPerDimension;
@@ -356,22 +367,48 @@ export function checkWindow(where: string, window: number | undefined): number |
   return window === undefined ? undefined : checkInteger(where, "window", window, 1, 2 ** 24);
 }
 
-/** Rows as the kernels keep them, each order padded to a multiple of 4 channels. */
-function padRows(values: Float32Array, rows: number, config: HomStateConfig): Float32Array<ArrayBuffer> {
-  const { width, padded, stretches } = widths(rows, config);
+/** Rows as the kernels keep them, each chunk padded to a multiple of 4 channels. */
+function padRows(values: Float32Array, rows: number, shape: MomentShape): Float32Array<ArrayBuffer> {
+  const { width, padded, stretches } = widths(rows, shape);
   const result = new Float32Array(stretches * padded);
   for (let i = 0; i < stretches; i++) result.set(values.subarray(i * width, (i + 1) * width), i * padded);
   return result;
 }
 
-function unpadRows(values: Float32Array, rows: number, config: HomStateConfig): Float32Array<ArrayBuffer> {
-  const { width, padded, stretches } = widths(rows, config);
+function unpadRows(values: Float32Array, rows: number, shape: MomentShape): Float32Array<ArrayBuffer> {
+  const { width, padded, stretches } = widths(rows, shape);
   const result = new Float32Array(stretches * width);
   for (let i = 0; i < stretches; i++) result.set(values.subarray(i * padded, i * padded + width), i * width);
   return result;
 }
 
-function widths(rows: number, { dim, order, orderExpand }: HomStateConfig) {
+function widths(rows: number, { dim, order, orderExpand }: MomentShape) {
   const width = orderExpand * dim;
   return { width, padded: Math.ceil(width / 4) * 4, stretches: rows * order };
+}
+
+/**
+ * Reads saved bytes of a kind of state.
+ * @throws WeightsError for bytes that are truncated, corrupted, foreign or of another version or shape
+ * @internal
+ */
+export function readSaved<C extends StateConfig>(
+  where: string,
+  gpu: Gpu,
+  bytes: Uint8Array | ArrayBuffer,
+  form: StateForm<C>,
+  wanted: Readonly<Record<string, unknown>> | undefined,
+): { readonly saved: SavedState; readonly config: C; readonly batch: number; readonly window: number | undefined } {
+  checkGpu(where, gpu);
+  if (!(bytes instanceof Uint8Array) && !(bytes instanceof ArrayBuffer)) throw typeError(where, "bytes", "be a Uint8Array or an ArrayBuffer", bytes);
+  const saved = readState(where, form, bytes instanceof Uint8Array ? bytes : new Uint8Array(bytes));
+  const { header } = saved;
+  const { batch, window } = header;
+  if (header.levels !== STATE_LEVELS) throw new WeightsError(`${where}: the state must have ${STATE_LEVELS} partial sums, got ${header.levels}`);
+  const config = Object.fromEntries(Object.keys(form.keys).map((key) => [key, header[key]])) as unknown as C;
+  for (const key of wanted ? Object.keys(form.keys) : []) {
+    if (wanted?.[key] !== config[key]) throw new WeightsError(`${where}: ${key} must be the layer's ${wanted?.[key]}, got ${config[key]}`);
+  }
+  gpu.checkUsable(where);
+  return { saved, config, batch, window: window ?? undefined };
 }

@@ -5,7 +5,7 @@ import { WeightsError } from "../errors.ts";
  *
  * | bytes | |
  * | --- | --- |
- * | 8 | `HOMSTATE` |
+ * | 8 | `HOMSTATE`, or `POMSTATE` |
  * | 4 | version, 1 |
  * | 4 | n, length of the header in bytes, a multiple of 4 |
  * | n | header: JSON, filled up with spaces |
@@ -13,16 +13,25 @@ import { WeightsError } from "../errors.ts";
  * | 4·held·batch·D | f32, with a window: the last tokens `[held, batch, D]`, oldest first |
  * | 4 | CRC-32 (IEEE 802.3) of everything before |
  */
-const MAGIC = "HOMSTATE";
 const VERSION = 1;
 const PREFIX = 16;
 const MAX_HEADER = 1 << 20;
 
+/** What a kind of state writes of its layer, and how wide its sums are. */
+export interface StateFile {
+  readonly magic: "HOMSTATE" | "POMSTATE";
+  /** Of the class, for messages. */
+  readonly name: string;
+  /** Keys of the layer's configuration: the range of an integer, or the values of a text. */
+  readonly keys: Readonly<Record<string, readonly [number, number] | readonly string[]>>;
+  /** M */
+  readonly momentDim: (config: Readonly<Record<string, number | string>>) => number;
+}
+
+/** The layer's configuration, and: */
 export interface StateHeader {
+  readonly [key: string]: unknown;
   readonly dim: number;
-  readonly order: number;
-  readonly orderExpand: number;
-  readonly activation: string;
   readonly batch: number;
   /** Tokens seen, one number a batch row. */
   readonly count: readonly number[];
@@ -32,6 +41,8 @@ export interface StateHeader {
   readonly window: number | null;
   /** Tokens in the window. */
   readonly held: number;
+  /** Where the next token of each batch row stands, for layers with positions. */
+  readonly next?: readonly number[];
 }
 
 export interface SavedState {
@@ -40,12 +51,12 @@ export interface SavedState {
   readonly tokens: Float32Array<ArrayBuffer>;
 }
 
-export function writeState({ header, sums, tokens }: SavedState): Uint8Array<ArrayBuffer> {
+export function writeState(magic: StateFile["magic"], { header, sums, tokens }: SavedState): Uint8Array<ArrayBuffer> {
   const text = JSON.stringify(header);
   const json = new TextEncoder().encode(text.padEnd(Math.ceil(text.length / 4) * 4));
   const bytes = new Uint8Array(PREFIX + json.length + sums.byteLength + tokens.byteLength + 4);
   const view = new DataView(bytes.buffer);
-  bytes.set(new TextEncoder().encode(MAGIC));
+  bytes.set(new TextEncoder().encode(magic));
   view.setUint32(8, VERSION, true);
   view.setUint32(12, json.length, true);
   bytes.set(json, PREFIX);
@@ -60,13 +71,13 @@ export function writeState({ header, sums, tokens }: SavedState): Uint8Array<Arr
 }
 
 /** @throws WeightsError for anything that `writeState` did not write */
-export function readState(where: string, bytes: Uint8Array): SavedState {
+export function readState(where: string, file: StateFile, bytes: Uint8Array): SavedState {
   const refuse = (what: string): never => {
-    throw new WeightsError(`${where}: bytes must be a saved HomState, got ${what}`);
+    throw new WeightsError(`${where}: bytes must be a saved ${file.name}, got ${what}`);
   };
   if (bytes.length < PREFIX + 4) refuse(`${bytes.length} bytes, too few for one`);
   const view = new DataView(bytes.buffer, bytes.byteOffset, bytes.byteLength);
-  if (MAGIC !== String.fromCharCode(...bytes.subarray(0, 8))) refuse("other contents (no HOMSTATE at the start)");
+  if (file.magic !== String.fromCharCode(...bytes.subarray(0, 8))) refuse(`other contents (no ${file.magic} at the start)`);
   const version = view.getUint32(8, true);
   if (version !== VERSION) refuse(`version ${version}; this package reads version ${VERSION}`);
   const headerBytes = view.getUint32(12, true);
@@ -74,9 +85,9 @@ export function readState(where: string, bytes: Uint8Array): SavedState {
     refuse(`a header of ${headerBytes} bytes in ${bytes.length}`);
   const end = bytes.length - 4;
   if (view.getUint32(end, true) !== crc32(bytes.subarray(0, end))) refuse("a wrong checksum; the bytes are truncated or corrupted");
-  const header = parseHeader(bytes.subarray(PREFIX, PREFIX + headerBytes), refuse);
-  const { levels, batch, order, orderExpand, dim, held } = header;
-  const sums = levels * batch * order * orderExpand * dim;
+  const header = parseHeader(file, bytes.subarray(PREFIX, PREFIX + headerBytes), refuse);
+  const { levels, batch, dim, held } = header;
+  const sums = levels * batch * file.momentDim(header as unknown as Record<string, number>);
   const tokens = held * batch * dim;
   if (PREFIX + headerBytes + (sums + tokens) * 4 !== end)
     refuse(`${end - PREFIX - headerBytes} bytes of data, where the header asks for ${(sums + tokens) * 4}`);
@@ -86,7 +97,7 @@ export function readState(where: string, bytes: Uint8Array): SavedState {
   return { header, sums: floats.slice(0, sums), tokens: floats.slice(sums) };
 }
 
-function parseHeader(json: Uint8Array, refuse: (what: string) => never): StateHeader {
+function parseHeader(file: StateFile, json: Uint8Array, refuse: (what: string) => never): StateHeader {
   let header: Record<string, unknown>;
   try {
     header = JSON.parse(new TextDecoder("utf-8", { fatal: true }).decode(json)) as Record<string, unknown>;
@@ -94,23 +105,27 @@ function parseHeader(json: Uint8Array, refuse: (what: string) => never): StateHe
     return refuse(`a header that is not JSON (${(error as Error).message})`);
   }
   if (typeof header !== "object" || header === null || Array.isArray(header)) refuse("a header that is not an object");
-  const limits: Record<string, [number, number]> = {
-    dim: [1, 65_536],
-    order: [1, 8],
-    orderExpand: [1, 1024],
+  const limits: StateFile["keys"] = {
+    ...file.keys,
     batch: [1, 2 ** 24],
     levels: [1, 8],
     additions: [0, Number.MAX_SAFE_INTEGER],
     held: [0, 2 ** 31],
   };
-  for (const [key, [min, max]] of Object.entries(limits)) {
+  for (const [key, allowed] of Object.entries(limits)) {
     const value = header[key];
-    if (typeof value !== "number" || !Number.isInteger(value) || value < min || value > max) refuse(`the header's ${key} ${JSON.stringify(value)}`);
+    const [min, max] = allowed;
+    const good =
+      typeof min === "number"
+        ? typeof value === "number" && Number.isInteger(value) && value >= min && value <= Number(max)
+        : (allowed as readonly unknown[]).includes(value);
+    if (!good) refuse(`the header's ${key} ${JSON.stringify(value)}`);
   }
-  const { count, batch, window, held, activation } = header as unknown as StateHeader;
-  if (typeof activation !== "string") refuse(`the header's activation ${JSON.stringify(activation)}`);
+  const { count, batch, window, held, next } = header as unknown as StateHeader;
   const goodCount = (value: unknown) => typeof value === "number" && Number.isFinite(value) && value >= 0;
   if (!Array.isArray(count) || count.length !== batch || !count.every(goodCount)) refuse(`the header's count ${JSON.stringify(count)?.slice(0, 60)}`);
+  if (next !== undefined && !(Array.isArray(next) && next.length === batch && next.every(Number.isSafeInteger)))
+    refuse(`the header's next ${JSON.stringify(next)?.slice(0, 60)}`);
   if (window !== null && !(Number.isInteger(window) && window >= 1)) refuse(`the header's window ${JSON.stringify(window)}`);
   if (held > (window ?? 0)) refuse(`${held} tokens in a window of ${window}`);
   return header as unknown as StateHeader;

@@ -13,8 +13,9 @@ import { type BlockSums, type HomPlanConfig, type PlannedCall, Planner } from ".
 
 /** What to do with a state whose batch is `call.batch`. */
 export type StateOperation =
-  | { readonly kind: "append"; readonly lengths: boolean }
-  | { readonly kind: "appendPacked"; readonly cuSeqlens: Uint32Array }
+  /** `perCall`: adds the mean of the tokens instead of their sum. */
+  | { readonly kind: "append"; readonly lengths: boolean; readonly perCall?: boolean }
+  | { readonly kind: "appendPacked"; readonly cuSeqlens: Uint32Array; readonly perCall?: boolean }
   | { readonly kind: "query" }
   | { readonly kind: "queryPacked"; readonly states: number }
   | { readonly kind: "step" }
@@ -39,8 +40,8 @@ export function planState(config: HomPlanConfig, tuning: Tuning, limits: GpuLimi
     levels: { buffer: "levels", offset: 0, size: STATE_LEVELS * states * p.rowBytes },
     entry: { buffer: "entry", offset: 0, size: Math.max(16, (ENTRY_COUNTS + states) * 4) },
   };
-  if (operation.kind === "append") append(p, slots, operation.lengths);
-  else if (operation.kind === "appendPacked") p.packedSums(operation.cuSeqlens, adder(p, slots), () => {});
+  if (operation.kind === "append") append(p, slots, operation.lengths, operation.perCall ?? false);
+  else if (operation.kind === "appendPacked") p.packedSums(operation.cuSeqlens, adder(p, slots, operation.perCall ?? false), () => {});
   else if (operation.kind === "query") query(p, slots);
   else if (operation.kind === "queryPacked") queryPacked(p, slots);
   else if (operation.kind === "stepWindow" || call.contextLength === 1)
@@ -56,28 +57,30 @@ interface StateSlots {
 }
 
 /** Adds block sums to the state: at once, or through whole sums where they come in several parts, so that the state sees one addition a call. */
-function adder(p: Planner, { states, levels, entry }: StateSlots): (sums: BlockSums) => void {
+function adder(p: Planner, { states, levels, entry }: StateSlots, perCall: boolean): (sums: BlockSums) => void {
   const common = { levels, entry, batch: states, stride4: p.stride4, maxWorkgroups: p.maxWorkgroups };
+  const divisors = { slot: { buffer: "divisors", offset: 0, size: states * 4 } };
   return ({ first, last, ...sums }) => {
-    if (first && last) {
+    if (first && last && !perCall) {
       p.steps.push(planUpdateState({ ...common, ...sums }));
       return;
     }
     const moments = p.scratchSlot("moments", sums.segments * p.rowBytes);
-    p.steps.push(planMergeMoments({ ...sums, moments, stride4: p.stride4, accumulate: !first, maxWorkgroups: p.maxWorkgroups }));
+    const divisor = perCall && last ? divisors : undefined;
+    p.steps.push(planMergeMoments({ ...sums, moments, stride4: p.stride4, accumulate: !first, divisor, maxWorkgroups: p.maxWorkgroups }));
     const { segments, firstSegment } = sums;
     if (last) p.steps.push(planUpdateState({ ...common, partial: moments, segments, firstSegment, blocksPerSegment: 1 }));
   };
 }
 
-function append(p: Planner, slots: StateSlots, lengths: boolean): void {
+function append(p: Planner, slots: StateSlots, lengths: boolean, perCall: boolean): void {
   const { batch, contextLength } = p.call;
   const blocks = Math.ceil(contextLength / p.blockTokens);
   const chunk = Math.max(1, Math.min(batch, Math.floor(p.sumRows / blocks), Math.floor(p.bindTokens / contextLength)));
   for (let row = 0; row < batch; row += chunk) {
     const segments = Math.min(chunk, batch - row);
     const kind = lengths ? "lengths" : "none";
-    p.segmentSums({ firstSegment: row, segments, segmentsPerRow: 1, segmentLength: contextLength, kind }, adder(p, slots));
+    p.segmentSums({ firstSegment: row, segments, segmentsPerRow: 1, segmentLength: contextLength, kind }, adder(p, slots, perCall));
   }
 }
 

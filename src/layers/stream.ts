@@ -1,13 +1,13 @@
 import { checkObject, rangeError, raw, typeError } from "../checks.ts";
 import type { Gpu } from "../runtime/gpu.ts";
+import type { Dtype } from "../runtime/kernel.ts";
 import { type BufferView, Program, planOffset } from "../runtime/program.ts";
 import { ProgramCache } from "../runtime/program_cache.ts";
 import { Tensor } from "../runtime/tensor.ts";
 import type { GPUBuffer, GPUCommandEncoder, GPUComputePassEncoder } from "../webgpu.ts";
-import type { HomConfig } from "./hom_config.ts";
 import { checkCuSeqlens, checkLengths } from "./mask.ts";
-import { blockTokensFor, firstBlocks } from "./planner.ts";
-import type { HomState } from "./state.ts";
+import { blockTokensFor, firstBlocks, type HomPlanConfig } from "./planner.ts";
+import type { MomentState } from "./state.ts";
 import { planState, type StateOperation, type StatePlan } from "./state_plan.ts";
 import { checkOutput, checkTensor } from "./tensor_checks.ts";
 
@@ -43,23 +43,50 @@ interface Views {
   readonly residual?: BufferView | undefined;
 }
 
+/** What the streaming half needs to know of its layer. */
+export interface StreamLayer {
+  readonly dtype: Dtype;
+  readonly plan: HomPlanConfig;
+  readonly buffers: Readonly<Record<string, GPUBuffer>>;
+  /** @throws where the state is another layer's */
+  check(where: string, state: MomentState): void;
+  /** Options of a call beside those of every layer. */
+  readonly optionKeys: readonly string[];
+  /** For layers with positions: where the tokens of a call stand. */
+  place?(where: string, call: PlacedCall): Placed;
+}
+
+/** A call on a state as far as positions depend on it; an empty `options` is a call that gives none. */
+export interface PlacedCall {
+  readonly kind: "append" | "query" | "step";
+  readonly state: MomentState;
+  readonly length: number;
+  readonly lengths: Uint32Array | undefined;
+  readonly cuSeqlens: Uint32Array | undefined;
+  readonly options: object;
+}
+
+/** Arrays that the kernels read, and where the next token of each batch row stands afterwards. */
+export interface Placed {
+  readonly uploads: Readonly<Record<string, Uint32Array>>;
+  readonly next?: readonly number[] | undefined;
+}
+
 /** The streaming half of a layer: what `append`, `query` and `step` do with a state. */
-export class HomStream {
+export class MomentStream {
   readonly #gpu: Gpu;
-  readonly #config: Required<HomConfig>;
-  readonly #weights: Readonly<Record<"projections" | "ag", GPUBuffer>>;
+  readonly #layer: StreamLayer;
   readonly #programs = new ProgramCache(KEPT_PROGRAMS);
 
-  constructor(gpu: Gpu, config: Required<HomConfig>, weights: Readonly<Record<"projections" | "ag", GPUBuffer>>) {
+  constructor(gpu: Gpu, layer: StreamLayer) {
     this.#gpu = gpu;
-    this.#config = config;
-    this.#weights = weights;
+    this.#layer = layer;
   }
 
-  append(where: string, state: HomState, context: Tensor, options: AppendOptions): void {
-    checkObject(where, "options", options, ["lengths", "cuSeqlens"]);
+  append(where: string, state: MomentState, context: Tensor, options: AppendOptions): void {
+    checkObject(where, "options", options, ["lengths", "cuSeqlens", ...this.#layer.optionKeys]);
     const { lengths, cuSeqlens } = options;
-    state.checkFits(where, this.#gpu, this.#config);
+    this.#layer.check(where, state);
     const batch = cuSeqlens ? 1 : state.batch;
     this.#checkTensor(where, "context", context, batch);
     const length = context.shape[1] ?? 0;
@@ -73,27 +100,33 @@ export class HomStream {
       return;
     }
     const tokens = lengths ? [...lengths] : cuSeqlens ? differences(cuSeqlens) : new Array<number>(state.batch).fill(length);
+    const perCall = state.perCall;
     const operation: StateOperation = cuSeqlens
-      ? { kind: "appendPacked", cuSeqlens: Uint32Array.from(cuSeqlens) }
-      : { kind: "append", lengths: lengths !== undefined };
-    let table: Uint32Array | undefined = lengths;
+      ? { kind: "appendPacked", cuSeqlens: Uint32Array.from(cuSeqlens), perCall }
+      : { kind: "append", lengths: lengths !== undefined, perCall };
+    const placed = this.#layer.place?.(where, { kind: "append", state, length, lengths, cuSeqlens, options });
+    const uploads: Record<string, Uint32Array | Float32Array> = { ...placed?.uploads };
+    if (lengths) uploads["table"] = lengths;
     if (cuSeqlens) {
-      const starts = firstBlocks(cuSeqlens, blockTokensFor(this.#gpu.tuning.blockTokens, this.#config));
-      table = Uint32Array.from([...cuSeqlens, ...starts]);
+      const starts = firstBlocks(cuSeqlens, blockTokensFor(this.#gpu.tuning.blockTokens, this.#layer.plan));
+      uploads["table"] = Uint32Array.from([...cuSeqlens, ...starts]);
     }
-    this.#submit(where, state, { operation, batch, length, tokens, divisors: "after", context, table });
+    if (perCall) uploads["divisors"] = Float32Array.from(tokens, (n) => n || 1);
+    const counted = perCall ? tokens.map((n) => Math.min(n, 1)) : tokens;
+    this.#submit(where, state, { operation, batch, length, tokens: counted, next: placed?.next, divisors: "after", context, uploads });
   }
 
-  query(where: string, state: HomState, query: Tensor, options: QueryOptions): Tensor {
-    checkObject(where, "options", options, ["cuSeqlens", "out", "residual"]);
+  query(where: string, state: MomentState, query: Tensor, options: QueryOptions): Tensor {
+    checkObject(where, "options", options, ["cuSeqlens", "out", "residual", ...this.#layer.optionKeys]);
     const { cuSeqlens } = options;
-    state.checkFits(where, this.#gpu, this.#config);
+    this.#layer.check(where, state);
     const batch = cuSeqlens ? 1 : state.batch;
     this.#checkTensor(where, "query", query, batch);
     const length = query.shape[1] ?? 0;
     if (cuSeqlens) checkCuSeqlens(where, "cuSeqlens", cuSeqlens, length, state.batch);
     this.#checkOutputs(where, query, options);
     const operation: StateOperation = cuSeqlens ? { kind: "queryPacked", states: state.batch } : { kind: "query" };
+    const placed = this.#layer.place?.(where, { kind: "query", state, length, lengths: undefined, cuSeqlens, options });
     return this.#withOutput(where, query, options, (out) =>
       this.#submit(where, state, {
         operation,
@@ -104,18 +137,22 @@ export class HomStream {
         context: query,
         out,
         residual: options.residual,
-        table: cuSeqlens,
+        uploads: { ...placed?.uploads, ...(cuSeqlens && { table: cuSeqlens }) },
       }),
     );
   }
 
-  step(where: string, state: HomState, tokens: Tensor, options: StepOptions): Tensor {
-    checkObject(where, "options", options, ["out", "residual"]);
-    state.checkFits(where, this.#gpu, this.#config);
+  step(where: string, state: MomentState, tokens: Tensor, options: StepOptions): Tensor {
+    checkObject(where, "options", options, ["out", "residual", ...this.#layer.optionKeys]);
+    this.#layer.check(where, state);
     this.#checkTensor(where, "tokens", tokens, state.batch);
     this.#checkOutputs(where, tokens, options);
-    if (state.window !== undefined) checkWindowDtypes(where, tokens.dtype, options.out?.dtype ?? this.#config.dtype);
+    if (state.window !== undefined) checkWindowDtypes(where, tokens.dtype, options.out?.dtype ?? this.#layer.dtype);
     const length = tokens.shape[1] ?? 0;
+    if (state.perCall && length > 1) {
+      throw rangeError(where, "tokens", 'have one token a row for a state that counts "calls"', tokens.shape, "append() the chunk, then query()");
+    }
+    const placed = this.#layer.place?.(where, { kind: "step", state, length, lengths: undefined, cuSeqlens: undefined, options });
     return this.#withOutput(where, tokens, options, (out) => {
       if (state.window !== undefined) {
         this.#slide(where, state, { x: tokens, length }, { out, residual: options.residual });
@@ -128,10 +165,12 @@ export class HomStream {
         batch: state.batch,
         length,
         tokens: counts,
+        next: placed?.next,
         divisors,
         context: tokens,
         out,
         residual: options.residual,
+        uploads: placed?.uploads ?? {},
       } as const;
       return this.#submit(where, state, call);
     });
@@ -141,13 +180,13 @@ export class HomStream {
    * Records a step of a state without a window into a model's pass. The caller has checked everything and calls `state.advance` before it submits.
    * @internal
    */
-  recordStep(pass: GPUComputePassEncoder, state: HomState, { x, out, residual, length }: StepRecord): void {
+  recordStep(pass: GPUComputePassEncoder, state: MomentState, { x, out, residual, length }: StepRecord): void {
     const program = this.#program({ kind: "step" }, state.batch, length, { x, out, residual });
     program.record(pass, this.#buffers(state, { context: x, out, residual }));
   }
 
   /** The same for one token a row of a windowed state, which has been copied into the ring. @internal */
-  recordSlide(pass: GPUComputePassEncoder, state: HomState, { x, out, residual }: Omit<StepRecord, "length">): void {
+  recordSlide(pass: GPUComputePassEncoder, state: MomentState, { x, out, residual }: Omit<StepRecord, "length">): void {
     const operation = { kind: "stepWindow", ring: (state.window ?? 0) + 1 } as const;
     const program = this.#program(operation, state.batch, 1, { x: { ...x, byteOffset: 0 }, out, residual });
     program.record(pass, this.#buffers(state, { context: x, out, residual }));
@@ -156,7 +195,7 @@ export class HomStream {
   /** Kernels of single steps, compiled before the first. */
   async prepare(): Promise<void> {
     // Where a view starts and what it holds decide the kernels, its buffer does not.
-    const view = { byteOffset: 0, dtype: this.#config.dtype } as BufferView;
+    const view = { byteOffset: 0, dtype: this.#layer.dtype } as BufferView;
     const { steps } = this.#plan({ kind: "step" }, 1, 1, { x: view, out: view });
     await Promise.all(steps.map(({ kernel, variant }) => this.#gpu.prepare(kernel, variant)));
   }
@@ -168,11 +207,11 @@ export class HomStream {
   /** Token by token: each enters the ring and pushes out the one that leaves. */
   #slide(
     where: string,
-    state: HomState,
+    state: MomentState,
     tokens: { x: Tensor; length: number },
     outputs: { out: BufferView; residual: Tensor | undefined } | undefined,
   ): void {
-    const { dim } = this.#config;
+    const { dim } = this.#layer.plan;
     const { device } = this.#gpu;
     const { batch, window = 0 } = state;
     const bytes = batch * dim * 4;
@@ -210,46 +249,47 @@ export class HomStream {
 
   #submit(
     where: string,
-    state: HomState,
+    state: MomentState,
     a: {
       operation: StateOperation;
       batch: number;
       length: number;
       /** Tokens added to each batch row; undefined for a call that adds nothing. */
       tokens: readonly number[] | undefined;
+      next?: readonly number[] | undefined;
       divisors: "after" | "before";
       context: Tensor;
       out?: BufferView;
       residual?: Tensor | undefined;
-      table?: Uint32Array | undefined;
+      uploads: Readonly<Record<string, Uint32Array | Float32Array>>;
     },
   ): Promise<Error | undefined> {
     const { operation, context, out, residual } = a;
-    let table: GPUBuffer | undefined;
+    const uploaded: Record<string, GPUBuffer> = {};
     let transient: Program | undefined;
     const { status } = this.#gpu.guard(where, () => {
       const program = this.#program(operation, a.batch, a.length, { x: context, out, residual });
       if (operation.kind === "appendPacked") transient = program;
-      table = a.table && this.#gpu.upload("hom.state.table", a.table);
-      if (a.tokens) state.advance(a.tokens, a.divisors);
+      for (const [name, data] of Object.entries(a.uploads)) uploaded[name] = this.#gpu.upload(`hom.state.${name}`, data);
+      if (a.tokens) state.advance(a.tokens, a.divisors, a.next);
       else state.writeCounts();
-      this.#gpu.submit("stream", (pass) => program.record(pass, { ...this.#buffers(state, { context, out, residual }), table }));
+      this.#gpu.submit("stream", (pass) => program.record(pass, { ...this.#buffers(state, { context, out, residual }), ...uploaded }));
     });
-    table?.destroy();
+    for (const buffer of Object.values(uploaded)) buffer.destroy();
     transient?.destroy();
     const all = allOfTensors(status, context, residual);
     if (a.tokens) state.follow(all);
     return Promise.all([all, state.status]).then(([first, second]) => first ?? second);
   }
 
-  #buffers(state: HomState, views: { context: BufferView; out?: BufferView | undefined; residual?: BufferView | undefined }) {
+  #buffers(state: MomentState, views: { context: BufferView; out?: BufferView | undefined; residual?: BufferView | undefined }) {
     return {
       query: views.context,
       ...views,
       levels: state.levels,
       history: state.history,
       entry: state.entry,
-      ...this.#weights,
+      ...this.#layer.buffers,
     };
   }
 
@@ -268,7 +308,7 @@ export class HomStream {
       contextDtype: dtype,
       outDtype: out?.dtype ?? "f32",
     };
-    return planState(this.#config, this.#gpu.tuning, this.#gpu.limits, call, operation);
+    return planState(this.#layer.plan, this.#gpu.tuning, this.#gpu.limits, call, operation);
   }
 
   #program(operation: StateOperation, batch: number, length: number, views: Views): Program {
@@ -285,7 +325,7 @@ export class HomStream {
 
   #withOutput(where: string, like: Tensor, options: StepOptions, run: (out: BufferView) => Promise<Error | undefined>): Tensor {
     if (options.out) return options.out.overwritten(run(options.out));
-    const { dtype } = this.#config;
+    const { dtype } = this.#layer;
     const { result: buffer, status } = this.#gpu.guard(where, () => Tensor.allocate(where, this.#gpu, "hom.output", like.shape, dtype));
     const done = run({ buffer, byteOffset: 0, dtype });
     const all = Promise.all([status, done]).then(([first, second]) => first ?? second);
@@ -293,7 +333,7 @@ export class HomStream {
   }
 
   #checkTensor(where: string, name: string, tensor: Tensor, batch: number): void {
-    const { dim } = this.#config;
+    const { dim } = this.#layer.plan;
     checkTensor(where, name, tensor, this.#gpu);
     const { shape } = tensor;
     if (shape.length !== 3 || shape[0] !== batch || shape[2] !== dim) throw rangeError(where, name, `have shape [${batch}, n, ${dim}]`, shape);
@@ -306,7 +346,7 @@ export class HomStream {
       if (tensor.shape.join() !== like.shape.join()) throw rangeError(where, name, `have shape [${like.shape.join(", ")}]`, tensor.shape);
     }
     const { out, residual } = options;
-    checkOutput(where, { input: like }, { out, residual }, this.#config.dtype);
+    checkOutput(where, { input: like }, { out, residual }, this.#layer.dtype);
   }
 }
 

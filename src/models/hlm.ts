@@ -155,7 +155,8 @@ export class Hlm {
         this.#recordPositions(pass, features, positions, rows);
         let [x, spare] = this.#recordEmbedding(pass, run);
         const between = this.#scratch("between", rows, this.config.dim);
-        const call = { shape: { batch, queryLength: length, contextLength: length }, resolved: CAUSAL, queryMask };
+        const seeing = queryMask && { queryMask: true, uploads: { table: queryMask } };
+        const call = { shape: { batch, queryLength: length, contextLength: length }, resolved: CAUSAL, ...seeing };
         for (const block of this.#parts.blocks) {
           free.push(...block.record(pass, { ...call, query: x }, between, spare, rows));
           [x, spare] = [spare, x];

@@ -1,6 +1,6 @@
 import { checkObject, raw, typeError } from "../checks.ts";
 import { WeightsError } from "../errors.ts";
-import { HomState } from "../layers/state.ts";
+import { HomState } from "../layers/hom_state.ts";
 import type { Gpu } from "../runtime/gpu.ts";
 import { checkGpu } from "../runtime/tensor.ts";
 import { USAGE } from "../runtime/usage.ts";

@@ -1,5 +1,6 @@
 import { describe, expect, it } from "vitest";
 import { HomLayer, HomState, requestGpu, Tensor, WeightsError } from "../../src/index.ts";
+import { HOM_STATE } from "../../src/layers/hom_state.ts";
 import { readState, writeState } from "../../src/layers/state_format.ts";
 import { normals, randomParams } from "../reference/inputs.ts";
 import { getDevice } from "../support/gpu.ts";
@@ -21,10 +22,10 @@ const windowed = await saved(4);
 
 /** The same bytes with the header changed and a checksum that is right. */
 function withHeader(change: (header: Record<string, unknown>) => void): Uint8Array {
-  const contents = readState("test", good);
+  const contents = readState("test", HOM_STATE, good);
   const header = { ...contents.header } as Record<string, unknown>;
   change(header);
-  return writeState({ ...contents, header: header as never });
+  return writeState("HOMSTATE", { ...contents, header: header as never });
 }
 
 function withBytes(change: (bytes: Uint8Array) => void, of = good): Uint8Array {
@@ -85,9 +86,9 @@ describe("HomState.load", () => {
     [
       "a NaN among the sums",
       (() => {
-        const contents = readState("test", good);
+        const contents = readState("test", HOM_STATE, good);
         contents.sums[3] = Number.NaN;
-        return writeState(contents);
+        return writeState("HOMSTATE", contents);
       })(),
       /NaN at element 3/,
     ],
