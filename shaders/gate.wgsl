@@ -1,6 +1,6 @@
-// Selection: query projection -> sigmoid -> gate the moments. First of the two-kernel form of select.wgsl, over a slab of query rows.
+// Selection: query projection -> gates -> times the moments. First of the two-kernel form of select.wgsl, over a slab of query rows.
 //
-//   rows[t, c] = σ(x_t · W_s[c]ᵀ + b_s[c]) · h_t[c],   h_t from row_moments.wgsl
+//   rows[t, c] = gate(x_t · W_s[c]ᵀ + b_s[c]) · h_t[c],   h_t from row_moments.wgsl
 //
 //   x      [query rows, D]      w [D + 1, 2·k·E]: ho_proj and se_proj, see moments.wgsl
 //   moments, table: see row_moments.wgsl
@@ -51,7 +51,7 @@ fn main(@builtin(global_invocation_id) id: vec3u, @builtin(num_workgroups) grid:
     return;
   }
   let logits = tile_linear(row, shape.slab_rows - 1u, stride4 + col, shape.inner4, 2u * stride4);
-  var gates = tile_rows(tile_sigmoid(logits));
+  var gates = tile_rows(tile_gate(logits));
   for (var r = 0u; r < min(TILE_ROWS, shape.slab_rows - row); r++) {
     let at = row_source(row + r);
     for (var c = 0u; c < min(TILE_COLS4, stride4 - col); c++) {

@@ -1,17 +1,21 @@
-// Context tokens -> projection -> activation -> order-k expansion -> sum over a block of tokens, in one dispatch.
+// Context tokens -> projection -> activation -> expansion -> sum over a block of tokens, in one dispatch.
 //
-//   z_i = act(x W_iᵀ + b_i),  m_1 = z_1,  m_i = z_i ⊙ m_(i-1),   partial[block, i] = Σ_(tokens of the block) weight · m_i
+//   z_i = act(x W_iᵀ + b_i),  m = expansion of z,   partial[block, i] = Σ_(tokens of the block) weight · m_i
+//
+// The expansion is HoM's (expand_products.wgsl: m_1 = z_1, m_i = z_i ⊙ m_(i-1)) or PoM's (expand_polynomial.wgsl, expand_rotary.wgsl); k stands for the
+// chunks that it cuts the channels into: orders, or 1, 2 or 4.
 //
 //   x        [tokens, D]            context tokens
 //   w        [D + 1, 2·k·E]         ho_proj and se_proj side by side: weight transposed, then bias; E = e·D, padded to a multiple of 4
 //   weights  [tokens]               padding mask (read when has_weights)
 //   table                           lengths or cu_seqlens, see token_range.wgsl
+//   constants, positions            see polynomial.wgsl; not read by HoM
 //   partial  [blocks, k·E]
 //
 // One invocation owns the channels of a tile, of every order, and one block of tokens, which it walks in register tiles; nothing is shared,
 // so there is no barrier and no idle lane for a small E. Neighbouring lanes read neighbouring weights and the same token.
 // Cost for N tokens: reads N·D tokens and k·E·D weights, writes k·E a block; 2·N·D·k·E + N·k·E + N·(k-1)·E FLOPs.
-// Uses tile, load_x, load_w, activations, token_range, search_table.
+// Uses expand, tile, load_x, load_w, activations, token_range, search_table.
 // Tried and lost: all k accumulator tiles at once (k times the registers for the same number of weight loads).
 
 const MAX_ORDER: u32 = 8u;
@@ -40,6 +44,10 @@ struct Shape {
   packed_segments: u32,
   has_weights: u32,
   weights_offset: u32,
+  degree: u32,
+  group4: u32,
+  positions_offset: u32,
+  rotations: u32,
 }
 
 @group(0) @binding(0) var<uniform> shape: Shape;
@@ -47,7 +55,9 @@ struct Shape {
 @group(0) @binding(2) var<storage, read> w: array<WElement>;
 @group(0) @binding(3) var<storage, read> weights: array<f32>;
 @group(0) @binding(4) var<storage, read> table: array<u32>;
-@group(0) @binding(5) var<storage, read_write> partial: array<vec4f>;
+@group(0) @binding(5) var<storage, read> constants: array<vec4f>;
+@group(0) @binding(6) var<storage, read> positions: array<u32>;
+@group(0) @binding(7) var<storage, read_write> partial: array<vec4f>;
 
 fn token_weight(token: u32, end: u32) -> f32 {
   if (token >= end) {
@@ -71,10 +81,8 @@ fn token_weights(token: u32, end: u32) -> array<vec4f, TILE_ROWS / 4u> {
 @compute @workgroup_size(WORKGROUP_SIZE)
 fn main(@builtin(global_invocation_id) id: vec3u, @builtin(num_workgroups) grid: vec3u) {
   let index = id.x + id.y * grid.x * WORKGROUP_SIZE;
-  let inner4 = shape.inner4;
   let expand4 = shape.expand4;
   let stride4 = shape.stride4;
-  let w_stride4 = shape.w_stride4;
   let order = shape.order;
   let tiles = (expand4 + TILE_COLS4 - 1u) / TILE_COLS4;
   let channel = index % tiles * TILE_COLS4;
@@ -85,13 +93,13 @@ fn main(@builtin(global_invocation_id) id: vec3u, @builtin(num_workgroups) grid:
   let range = token_range(block);
   var sums: array<Columns, MAX_ORDER>;
   for (var token = range.x; token < range.y; token += TILE_ROWS) {
-    // The weight enters with the first factor and so is part of every order's product.
-    var m = tile_of_rows(token_weights(token, range.y));
+    // The weight enters with the first factor and so is part of every moment.
+    var e = expansion_of(tile_of_rows(token_weights(token, range.y)));
     for (var i = 0u; i < order; i++) {
-      let col = i * expand4 + channel;
-      let z = tile_activate(tile_linear(token, range.y - 1u, col, inner4, w_stride4));
-      m = tile_multiply(m, z);
-      sums[i] = tile_accumulate(m, sums[i]);
+      if (i % EXPANDED == 0u) {
+        e = expand(e, token, range.y - 1u, i, channel);
+      }
+      sums[i] = tile_accumulate(expanded(e, i % EXPANDED), sums[i]);
     }
   }
   for (var i = 0u; i < order; i++) {

@@ -5,12 +5,13 @@
 // A block-causal mask in blocks of 2, 4 or 8 tokens is a running sum that sees to the end of its `ahead` tokens; these lie in one tile.
 //
 //   x     [tokens, D]      w [D + 1, 2·k·E]: ho_proj and se_proj, see moments.wgsl
+//   constants, positions: see polynomial.wgsl; not read by HoM
 //   rows  [slab tokens, k·E]; a slab is `blocks` blocks, blocks_per_segment of them a batch row
 //
 // One invocation owns the channels of a tile of every order and one block of tokens. The sum before the block is added where the row is read
 // (select.wgsl, gate.wgsl): recomputing the block with a carry costs twice the products, a pass of its own 1.1-1.4 times the time.
 // Cost for n tokens: 2·n·D·k·E FLOPs, writes n·k·E.
-// Uses tile, load_x, load_w, activations, token_range, search_table.
+// Uses expand, tile, load_x, load_w, activations, token_range, search_table.
 
 const MAX_ORDER: u32 = 8u;
 
@@ -40,21 +41,25 @@ struct Shape {
   ahead: u32,
   slab_tokens: u32,
   filled: u32,
+  degree: u32,
+  group4: u32,
+  positions_offset: u32,
+  rotations: u32,
 }
 
 @group(0) @binding(0) var<uniform> shape: Shape;
 @group(0) @binding(1) var<storage, read> x: array<XElement>;
 @group(0) @binding(2) var<storage, read> w: array<WElement>;
 @group(0) @binding(3) var<storage, read> table: array<u32>;
-@group(0) @binding(4) var<storage, read_write> rows: array<vec4f>;
+@group(0) @binding(4) var<storage, read> constants: array<vec4f>;
+@group(0) @binding(5) var<storage, read> positions: array<u32>;
+@group(0) @binding(6) var<storage, read_write> rows: array<vec4f>;
 
 @compute @workgroup_size(WORKGROUP_SIZE)
 fn main(@builtin(global_invocation_id) id: vec3u, @builtin(num_workgroups) grid: vec3u) {
   let index = id.x + id.y * grid.x * WORKGROUP_SIZE;
-  let inner4 = shape.inner4;
   let expand4 = shape.expand4;
   let stride4 = shape.stride4;
-  let w_stride4 = shape.w_stride4;
   let order = shape.order;
   let tiles = (expand4 + TILE_COLS4 - 1u) / TILE_COLS4;
   let channel = index % tiles * TILE_COLS4;
@@ -69,11 +74,12 @@ fn main(@builtin(global_invocation_id) id: vec3u, @builtin(num_workgroups) grid:
   for (var token = range.x; token < range.y; token += TILE_ROWS) {
     let count = min(TILE_ROWS, range.y - token);
     let row = row_base + token - range.x;
-    var m = tile_ones();
+    var e = expansion_of(tile_ones());
     for (var i = 0u; i < order; i++) {
-      let col = i * expand4 + channel;
-      let z = tile_activate(tile_linear(token, range.y - 1u, col, inner4, w_stride4));
-      m = tile_multiply(m, z);
+      if (i % EXPANDED == 0u) {
+        e = expand(e, token, range.y - 1u, i, channel);
+      }
+      let m = expanded(e, i % EXPANDED);
       var out: TileRows;
       if (shape.running != 0u) {
         out = tile_rows(tile_prefix(m, sums[i]));
@@ -86,7 +92,7 @@ fn main(@builtin(global_invocation_id) id: vec3u, @builtin(num_workgroups) grid:
       for (var r = 0u; r < count; r++) {
         let seen = min((r / shape.ahead + 1u) * shape.ahead, count) - 1u;
         for (var c = 0u; c < columns; c++) {
-          rows[(row + r) * stride4 + col + c] = tile_at(&out, seen, c);
+          rows[(row + r) * stride4 + i * expand4 + channel + c] = tile_at(&out, seen, c);
         }
       }
     }

@@ -1,6 +1,6 @@
-// Query projection -> sigmoid -> gate the moments -> output projection, in one dispatch; the gated row never reaches memory.
+// Query projection -> gates -> times the moments -> output projection, in one dispatch; the gated row never reaches memory.
 //
-//   y_t = residual_t + W_a (σ(W_s x_t + b_s) ⊙ h_t) + b_a,   h_t from row_moments.wgsl
+//   y_t = residual_t + W_a (gate(W_s x_t + b_s) ⊙ h_t) + b_a,   h_t from row_moments.wgsl
 //
 //   x      [query rows, D]     w [D + 1, 2·k·E]: ho_proj and se_proj, see moments.wgsl
 //   w_out  [k·E + 1, D]: ag_proj.weight transposed, then ag_proj.bias; D <= 4·LANES
@@ -85,7 +85,7 @@ fn main(@builtin(workgroup_id) group: vec3u, @builtin(num_workgroups) grid: vec3
     if (col < stride4) {
       let logits = tile_linear(row, last, stride4 + col, inner4, 2u * stride4);
       for (var r = 0u; r < TILE_ROWS; r++) {
-        sh_gated[(sh_row + r) * LANES + lane] = sigmoid(tile_row(logits, r, 0u)) * row_moments(row_source(min(row + r, last)), col);
+        sh_gated[(sh_row + r) * LANES + lane] = gate(tile_row(logits, r, 0u)) * row_moments(row_source(min(row + r, last)), col);
       }
     }
     workgroupBarrier();

@@ -1,16 +1,19 @@
 // One token of a stream for every batch row: moments of the token, added to the state, then the gated mean. With linear.wgsl for the output
 // projection, a layer's whole decoding step is two dispatches that read each weight once.
 //
-//   sum += m(x) - m(x_leaving);   rows[b, c] = σ(x · W_s[c]ᵀ + b_s[c]) · sum[c] / count_b
+//   sum += m(x) - m(x_leaving);   rows[b, c] = gate(x · W_s[c]ᵀ + b_s[c]) · sum[c] / count_b
+//
+// Layers whose gates are computed apart (apply_gates.wgsl) take the mean as it is.
 //
 //   x       [batch, D]  the tokens, or a ring of the last tokens when there is a window: rows entry[1] on, those that leave from entry[2] on
 //   w       [D + 1, 2·k·E]: ho_proj and se_proj, see moments.wgsl
 //   entry   see state_levels.wgsl; [1] first row, [2] first leaving row, [3] whether tokens leave, [4 + b] tokens seen (f32 bits)
+//   constants, positions: see polynomial.wgsl; not read by HoM
 //   levels  [LEVELS, batch, k·E]      rows [batch, k·E]
 //
 // One invocation owns 4 channels of every order for TILE_ROWS batch rows. Cost: reads (2·D + 2)·k·E weights and the state's sum, writes the state's
 // sum; 4·B·D·k·E FLOPs, 6·B·D·k·E with a window.
-// Uses tile, load_x, load_w, activations, state_levels.
+// Uses expand, tile, load_x, load_w, activations, state_levels.
 
 struct Shape {
   inner: u32,
@@ -22,22 +25,27 @@ struct Shape {
   order: u32,
   expand4: u32,
   stride4: u32,
+  w_stride4: u32,
   batch: u32,
+  degree: u32,
+  group4: u32,
+  positions_offset: u32,
+  rotations: u32,
 }
 
 @group(0) @binding(0) var<uniform> shape: Shape;
 @group(0) @binding(1) var<storage, read> x: array<XElement>;
 @group(0) @binding(2) var<storage, read> w: array<WElement>;
 @group(0) @binding(3) var<storage, read> entry: array<u32>;
-@group(0) @binding(4) var<storage, read_write> levels: array<vec4f>;
-@group(0) @binding(5) var<storage, read_write> rows: array<vec4f>;
+@group(0) @binding(4) var<storage, read> constants: array<vec4f>;
+@group(0) @binding(5) var<storage, read> positions: array<u32>;
+@group(0) @binding(6) var<storage, read_write> levels: array<vec4f>;
+@group(0) @binding(7) var<storage, read_write> rows: array<vec4f>;
 
 @compute @workgroup_size(WORKGROUP_SIZE)
 fn main(@builtin(global_invocation_id) id: vec3u, @builtin(num_workgroups) grid: vec3u) {
   let index = id.x + id.y * grid.x * WORKGROUP_SIZE;
-  let inner4 = shape.inner4;
   let stride4 = shape.stride4;
-  let w_stride4 = 2u * stride4;
   let channel = index % shape.expand4;
   let row = index / shape.expand4 * TILE_ROWS;
   let last = shape.batch - 1u;
@@ -48,21 +56,28 @@ fn main(@builtin(global_invocation_id) id: vec3u, @builtin(num_workgroups) grid:
   let first = entry[1];
   let leaving = entry[2];
   let leaves = entry[3] != 0u;
-  var m = tile_ones();
-  var m_leaving = tile_ones();
+  var e = expansion_of(tile_ones());
+  var e_leaving = e;
   for (var i = 0u; i < shape.order; i++) {
     let col = i * shape.expand4 + channel;
-    m = tile_multiply(m, tile_activate(tile_linear(first + row, first + last, col, inner4, w_stride4)));
-    var change = m;
-    if (leaves) {
-      m_leaving = tile_multiply(m_leaving, tile_activate(tile_linear(leaving + row, leaving + last, col, inner4, w_stride4)));
-      change = tile_subtract(m, m_leaving);
+    if (i % EXPANDED == 0u) {
+      e = expand(e, first + row, first + last, i, channel);
+      if (leaves) {
+        e_leaving = expand(e_leaving, leaving + row, leaving + last, i, channel);
+      }
     }
-    let logits = tile_linear(first + row, first + last, stride4 + col, inner4, w_stride4);
+    var change = expanded(e, i % EXPANDED);
+    if (leaves) {
+      change = tile_subtract(change, expanded(e_leaving, i % EXPANDED));
+    }
+    var gates = tile_ones();
+    if (GATE != GATE_NONE) {
+      gates = tile_gate(tile_linear(first + row, first + last, stride4 + col, shape.inner4, shape.w_stride4));
+    }
     for (var r = 0u; r < min(TILE_ROWS, shape.batch - row); r++) {
       let at = (row + r) * stride4 + col;
       let sum = add_to_levels(at, shape.batch * stride4, full, tile_row(change, r, 0u));
-      rows[at] = sigmoid(tile_row(logits, r, 0u)) * sum / bitcast<f32>(entry[4u + row + r]);
+      rows[at] = tile_row(gates, r, 0u) * sum / bitcast<f32>(entry[4u + row + r]);
     }
   }
 }

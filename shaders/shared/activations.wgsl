@@ -6,6 +6,12 @@ const ACTIVATION_TANH: u32 = 1u;
 const ACTIVATION_IDENTITY: u32 = 2u;
 const ACTIVATION_X_ERF: u32 = 3u;
 const ACTIVATION_SILU: u32 = 4u;
+const ACTIVATION_LEAKY_CLAMP: u32 = 5u;
+const ACTIVATION_HARD_SIGMOID: u32 = 6u;
+
+const GATE_SIGMOID: u32 = 0u;
+const GATE_HARD_SIGMOID: u32 = 1u;
+const GATE_NONE: u32 = 2u;
 
 // Phi(-a) = exp2(-P(a)) for 0 <= a <= 6.5, P of degree 8 fitted to -log2 Phi(-a): |error of erf| <= 1.7e-7 in f32.
 fn normal_tail(a: vec4f) -> vec4f {
@@ -63,6 +69,23 @@ fn sigmoid(v: vec4f) -> vec4f {
   return 1.0 / (1.0 + exp(-clamp(v, vec4f(-80.0), vec4f(80.0))));
 }
 
+fn hard_sigmoid(v: vec4f) -> vec4f {
+  return clamp(v / 6.0 + 0.5, vec4f(), vec4f(1.0));
+}
+
+// PoM's: min(6, max(-0.1, leaky_relu(v))).
+fn leaky_clamp(v: vec4f) -> vec4f {
+  return clamp(max(v, 0.01 * v), vec4f(-0.1), vec4f(6.0));
+}
+
+// What the logits of a selection become: HoM's gates or PoM's.
+fn gate(v: vec4f) -> vec4f {
+  if (GATE == GATE_HARD_SIGMOID) {
+    return hard_sigmoid(v);
+  }
+  return sigmoid(v);
+}
+
 fn activate(v: vec4f) -> vec4f {
   if (ACTIVATION == ACTIVATION_GELU) {
     return gelu(v);
@@ -75,6 +98,12 @@ fn activate(v: vec4f) -> vec4f {
   }
   if (ACTIVATION == ACTIVATION_SILU) {
     return v * sigmoid(v);
+  }
+  if (ACTIVATION == ACTIVATION_LEAKY_CLAMP) {
+    return leaky_clamp(v);
+  }
+  if (ACTIVATION == ACTIVATION_HARD_SIGMOID) {
+    return hard_sigmoid(v);
   }
   return v;
 }

@@ -3,7 +3,7 @@
 alias XElement = f32;
 
 fn x_base(row: u32) -> u32 {
-  return shape.x_offset + ((row / shape.x_span) * shape.x_pitch + row % shape.x_span) * shape.x_stride;
+  return shape.x_offset + x_first + ((row / shape.x_span) * shape.x_pitch + row % shape.x_span) * shape.x_stride;
 }
 
 fn load_x(base: u32, k: u32) -> vec4f {
@@ -20,4 +20,8 @@ fn load_x(base: u32, k: u32) -> vec4f {
     v.w = x[i + 3u];
   }
   return v;
+}
+
+fn x_part() -> u32 {
+  return shape.inner;
 }

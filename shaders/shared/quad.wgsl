@@ -49,8 +49,8 @@ fn quad_activate(z: Quad) -> Quad {
   return Quad(activate(z.r0), activate(z.r1), activate(z.r2), activate(z.r3), activate(z.r4), activate(z.r5), activate(z.r6), activate(z.r7));
 }
 
-fn quad_sigmoid(z: Quad) -> Quad {
-  return Quad(sigmoid(z.r0), sigmoid(z.r1), sigmoid(z.r2), sigmoid(z.r3), sigmoid(z.r4), sigmoid(z.r5), sigmoid(z.r6), sigmoid(z.r7));
+fn quad_gate(z: Quad) -> Quad {
+  return Quad(gate(z.r0), gate(z.r1), gate(z.r2), gate(z.r3), gate(z.r4), gate(z.r5), gate(z.r6), gate(z.r7));
 }
 
 // Pairwise over the rows: a shorter chain of roundings than a running sum.

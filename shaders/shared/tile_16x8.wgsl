@@ -77,10 +77,10 @@ fn tile_row(z: Tile, r: u32, c: u32) -> vec4f {
   return quad_row(z.lower_b, r - 8u);
 }
 
-fn tile_sigmoid(z: Tile) -> Tile {
+fn tile_gate(z: Tile) -> Tile {
   var v = tile_rows(z);
   for (var i = 0u; i < TILE_ROWS * TILE_COLS4; i++) {
-    v[i] = sigmoid(v[i]);
+    v[i] = gate(v[i]);
   }
   return tile_of(&v);
 }

@@ -50,8 +50,8 @@ fn tile_row(z: Tile, r: u32, c: u32) -> vec4f {
   return z.r0;
 }
 
-fn tile_sigmoid(z: Tile) -> Tile {
-  return Tile(sigmoid(z.r0));
+fn tile_gate(z: Tile) -> Tile {
+  return Tile(gate(z.r0));
 }
 
 alias TileRows = Tile;

@@ -86,8 +86,8 @@ fn tile_row(z: Tile, r: u32, c: u32) -> vec4f {
   return quad_row(z.a, r);
 }
 
-fn tile_sigmoid(z: Tile) -> Tile {
-  return Tile(quad_sigmoid(z.a));
+fn tile_gate(z: Tile) -> Tile {
+  return Tile(quad_gate(z.a));
 }
 
 // For epilogues, which take rows in turn.

@@ -118,7 +118,7 @@ function stepOne(p: Planner, { levels, entry }: StateSlots, ring: number | undef
   const length = p.stride4 * 4;
   const view = { ...one, count: batch };
   p.steps.push(
-    planStep({ x, w: p.projections, weightDtype, entry, levels, rows, activation, order, expand4, batch, maxWorkgroups }),
+    planStep({ x, w: p.projections, weightDtype, entry, levels, rows, activation, gate: "sigmoid", order, expand4, batch, maxWorkgroups }),
     planLinear({
       x: { buffer: rows.buffer, byteOffset: 0, length, stride: length, first: 0, count: batch },
       w: p.ag,

@@ -1,5 +1,5 @@
 import source from "../../shaders/gate.wgsl?raw";
-import { type Slot, type Step, type TileName, tileFor, tilesOver, type WeightDtype, WORKGROUP_SIZE } from "../runtime/kernel.ts";
+import { type Slot, type Step, type TileName, tileFor, tilesOver, type Variant, type WeightDtype, WORKGROUP_SIZE } from "../runtime/kernel.ts";
 import { bindRows, defineKernel, EMPTY, type Rows, rowBytes, variantsOf, workgroupsFor, xUniforms } from "./op.ts";
 import { type MomentSource, SOURCE_PREFIX } from "./types.ts";
 
@@ -7,7 +7,12 @@ export const gate = defineKernel({
   name: "gate",
   source,
   uses: ["tile", "load_x", "row_moments", "search_table"],
-  variants: variantsOf({ w: ["f32", "f16", "i8", "i4"], x: ["vec4", "scalar", "half"], tile: ["1x4", "8x4", "16x8", "16x8_quads"] }),
+  variants: variantsOf({
+    w: ["f32", "f16", "i8", "i4"],
+    x: ["vec4", "scalar", "half"],
+    tile: ["1x4", "8x4", "16x8", "16x8_quads"],
+    gate: ["sigmoid"],
+  }),
 });
 
 export interface GateArguments {
@@ -17,6 +22,8 @@ export interface GateArguments {
   readonly rows: Slot;
   readonly stride4: number;
   readonly from: MomentSource;
+  /** Default: sigmoid. */
+  readonly gate?: NonNullable<Variant["gate"]>;
   readonly tile: TileName;
   readonly maxWorkgroups: number;
 }
@@ -28,7 +35,7 @@ export function planGate(a: GateArguments): Step {
   const inPlace = a.from.source >= SOURCE_PREFIX;
   return {
     kernel: gate,
-    variant: { x: bound.access, w: a.weightDtype, tile },
+    variant: { x: bound.access, w: a.weightDtype, tile, gate: a.gate ?? "sigmoid" },
     uniforms: { ...xUniforms(a.x, bound), ...a.from.uniforms, source: a.from.source, stride4: a.stride4, slab_rows: a.x.count },
     slots: { x: bound.slot, w: a.w, moments: a.from.moments, table: a.from.table ?? EMPTY, rows: a.rows },
     workgroups: workgroupsFor(Math.ceil(tilesOver(tile, a.x.count, a.stride4) / WORKGROUP_SIZE), a.maxWorkgroups),

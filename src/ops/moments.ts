@@ -1,12 +1,12 @@
 import source from "../../shaders/moments.wgsl?raw";
 import { type Slot, type Step, type TileName, tileOver, tilesOver, type WeightDtype, WORKGROUP_SIZE } from "../runtime/kernel.ts";
-import { bindRows, defineKernel, EMPTY, type Rows, rowBytes, variantsOf, weightBytes, workgroupsFor, xUniforms } from "./op.ts";
-import type { Activation, TokenBlocks } from "./types.ts";
+import { bindExpansion, bindRows, defineKernel, EMPTY, type Rows, rowBytes, variantsOf, weightBytes, workgroupsFor, xUniforms } from "./op.ts";
+import type { Expansion, MomentActivation, TokenBlocks } from "./types.ts";
 
 export const moments = defineKernel({
   name: "moments",
   source,
-  uses: ["tile", "load_x", "token_range", "search_table"],
+  uses: ["expand", "tile", "load_x", "token_range", "search_table"],
   variants: variantsOf({
     w: ["f32", "f16", "i8", "i4"],
     x: ["vec4", "scalar", "half"],
@@ -15,12 +15,12 @@ export const moments = defineKernel({
   }),
 });
 
-export interface MomentsArguments {
+export interface MomentsArguments extends Expansion {
   readonly x: Rows;
   readonly w: Slot;
   readonly weightDtype: WeightDtype;
   readonly partial: Slot;
-  readonly activation: Activation;
+  readonly activation: MomentActivation;
   readonly order: number;
   readonly expand4: number;
   readonly blocks: TokenBlocks;
@@ -34,22 +34,23 @@ export interface MomentsArguments {
 export function planMoments(a: MomentsArguments): Step {
   const bound = bindRows(a.x);
   const stride4 = a.order * a.expand4;
+  const expansion = bindExpansion(a, stride4);
   return {
     kernel: moments,
-    variant: { x: bound.access, w: a.weightDtype, activation: a.activation, tile: tileOver(a.tile, a.expand4) },
+    variant: { ...expansion.variant, x: bound.access, w: a.weightDtype, activation: a.activation, tile: tileOver(a.tile, a.expand4) },
     uniforms: {
       ...xUniforms(a.x, bound),
       ...a.blocks.uniforms,
       order: a.order,
       expand4: a.expand4,
       stride4,
-      w_stride4: 2 * stride4,
+      ...expansion.uniforms,
       has_weights: a.weights ? 1 : 0,
       weights_offset: a.weights?.first ?? 0,
     },
-    slots: { x: bound.slot, w: a.w, weights: a.weights?.slot ?? EMPTY, table: a.blocks.table ?? EMPTY, partial: a.partial },
+    slots: { x: bound.slot, w: a.w, weights: a.weights?.slot ?? EMPTY, table: a.blocks.table ?? EMPTY, ...expansion.slots, partial: a.partial },
     workgroups: workgroupsFor(Math.ceil((a.blocks.count * tilesOver(a.tile, 1, a.expand4)) / WORKGROUP_SIZE), a.maxWorkgroups),
-    bytesRead: rowBytes(a.x) + weightBytes(a.weightDtype, a.x.length, stride4) + (a.weights ? a.x.count * 4 : 0),
+    bytesRead: rowBytes(a.x) + expansion.bytesRead + weightBytes(a.weightDtype, a.x.part ?? a.x.length, stride4) + (a.weights ? a.x.count * 4 : 0),
     bytesWritten: a.blocks.count * stride4 * 16,
   };
 }

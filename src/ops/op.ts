@@ -1,6 +1,9 @@
 import activationGradients from "../../shaders/shared/activation_gradients.wgsl?raw";
 import activations from "../../shaders/shared/activations.wgsl?raw";
+
 import eightRows from "../../shaders/shared/eight_rows.wgsl?raw";
+import expandProducts from "../../shaders/shared/expand_products.wgsl?raw";
+
 import loadDyScalar from "../../shaders/shared/load_dy_scalar.wgsl?raw";
 import loadDyVec4 from "../../shaders/shared/load_dy_vec4.wgsl?raw";
 import weightsF16 from "../../shaders/shared/load_w_f16.wgsl?raw";
@@ -43,6 +46,7 @@ import {
   type WeightDtype,
   WORKGROUP_SIZE,
 } from "../runtime/kernel.ts";
+import type { Expansion } from "./types.ts";
 
 const LOAD_X: Readonly<Record<RowAccess, string>> = { vec4: loadVec4, scalar: loadScalar, half: loadHalf };
 const STORE_Y: Readonly<Record<RowAccess, string>> = { vec4: storeVec4, scalar: storeScalar, half: storeHalf };
@@ -62,10 +66,14 @@ const DIRECTIVES: Readonly<Record<TileName, string>> = {
   "16x8_quads": "enable subgroups; diagnostic(off, subgroup_uniformity); ",
 };
 
+/** Grouped projections shift what they read of a row; others compile without. */
+const NO_SHIFT = "const x_first: u32 = 0u;";
+
 type SharedFile =
   | "activations"
   | "activation_gradients"
   | "tile"
+  | "expand"
   | "load_x"
   | "load_dy"
   | "outer"
@@ -79,8 +87,9 @@ type SharedFile =
   | "eight_rows"
   | "token_range";
 
-const ACTIVATIONS: readonly NonNullable<Variant["activation"]>[] = ["gelu", "tanh", "identity", "x_erf", "silu"];
+const ACTIVATIONS: readonly NonNullable<Variant["activation"]>[] = ["gelu", "tanh", "identity", "x_erf", "silu", "leaky_clamp", "hard_sigmoid"];
 const FEATURE_MAPS: readonly NonNullable<Variant["featureMap"]>[] = ["favor", "rfa", "maclaurin_exp", "maclaurin_gaussian"];
+const GATES: readonly NonNullable<Variant["gate"]>[] = ["sigmoid", "hard_sigmoid", "none"];
 
 /** What a kernel file says of itself, plus the shared files it is completed with. */
 export interface OpSpec {
@@ -109,8 +118,9 @@ export function defineKernel(spec: OpSpec): Kernel {
     uses.flatMap((file) => {
       if (file === "tile") return [...TILE[variant.tile ?? "8x4"], LOAD_W[variant.w ?? "f32"], activations];
       if (file === "activations") return [activations];
+      if (file === "expand") return variant.expand?.files[variant.tile ?? "8x4"] ?? [expandProducts];
       if (file === "activation_gradients") return [activationGradients];
-      if (file === "load_x") return [LOAD_X[variant.x ?? "vec4"]];
+      if (file === "load_x") return variant.expand ? [LOAD_X[variant.x ?? "vec4"]] : [LOAD_X[variant.x ?? "vec4"], NO_SHIFT];
       if (file === "load_dy") return [variant.y === "scalar" ? loadDyScalar : loadDyVec4];
       if (file === "outer") return [variant.tile === "16x8" ? outer16x8 : outer8x4];
       if (file === "store_y") return [STORE_Y[variant.y ?? "vec4"]];
@@ -130,7 +140,10 @@ export function defineKernel(spec: OpSpec): Kernel {
     uniforms,
     uniformBytes: Math.ceil((uniforms.size * 4) / 16) * 16,
     variants,
-    key: (variant) => [name, ...used.map((k) => variant[k] ?? "")].join("/"),
+    key: (variant) => {
+      const choices = used.map((k) => (k === "expand" ? variant.expand?.name : variant[k]) ?? "");
+      return [name, ...choices].join("/");
+    },
     code: (variant) =>
       [
         (uses.includes("tile") ? DIRECTIVES[variant.tile ?? "8x4"] : "") + source,
@@ -138,6 +151,7 @@ export function defineKernel(spec: OpSpec): Kernel {
         `const WORKGROUP_SIZE: u32 = ${WORKGROUP_SIZE}u;`,
         `const GROUP: u32 = ${GROUP}u;`,
         `const ACTIVATION: u32 = ${ACTIVATIONS.indexOf(variant.activation ?? "identity")}u;`,
+        `const GATE: u32 = ${GATES.indexOf(variant.gate ?? "sigmoid")}u;`,
         `const LANES: u32 = ${variant.lanes ?? 64}u;`,
         ...(variant.queryRows ? [`const QUERY_ROWS: u32 = ${variant.queryRows}u;`, `const HEAD_COLUMNS: u32 = ${variant.headColumns ?? 4}u;`] : []),
         ...(variant.featureMap ? [`const FEATURE_MAP: u32 = ${FEATURE_MAPS.indexOf(variant.featureMap)}u;`] : []),
@@ -172,6 +186,8 @@ export interface Rows {
   readonly dtype?: Dtype;
   /** Elements of a row that are used, and from one row to the next. */
   readonly length: number;
+  /** Elements that are read at a time, where a row is read in parts. Default: all of it. */
+  readonly part?: number | undefined;
   readonly stride: number;
   readonly first: number;
   readonly count: number;
@@ -190,18 +206,29 @@ export interface BoundRows {
 
 /** Binds just the bytes that the rows touch, from the last 256-byte boundary before them. */
 export function bindRows(rows: Rows): BoundRows {
-  const { span = 0x7fffffff, pitch = 0, dtype = "f32" } = rows;
+  const { span = 0x7fffffff, pitch = 0, dtype = "f32", part = rows.length } = rows;
   const bytes = BYTES[dtype];
   const last = Math.floor((rows.count - 1) / span) * pitch + ((rows.count - 1) % span);
   const start = rows.byteOffset + rows.first * rows.stride * bytes;
   const aligned = start - (start % BIND_ALIGNMENT);
   const end = start + (last * rows.stride + rows.length) * bytes;
   const offset = (start - aligned) / bytes;
-  const inFours = rows.length % 4 === 0 && rows.stride % 4 === 0 && offset % 4 === 0;
+  const inFours = rows.length % 4 === 0 && part % 4 === 0 && rows.stride % 4 === 0 && offset % 4 === 0;
   if (dtype === "f16" && !inFours)
     throw new Error(`bindRows: f16 rows must lie in fours, got length ${rows.length}, stride ${rows.stride}, offset ${offset}`);
   const access: RowAccess = dtype === "f16" ? "half" : inFours ? "vec4" : "scalar";
   return { slot: { buffer: rows.buffer, offset: aligned, size: end - aligned }, access, offset, span, pitch };
+}
+
+/** Uniforms and slots of an expansion, and what it adds to a variant. */
+export function bindExpansion(a: Expansion, stride4: number) {
+  const { expand, wStride4 = 2 * stride4, constants = EMPTY, degree = 1, group4 = 0, rotations = 0, positions } = a;
+  return {
+    variant: expand ? { expand } : {},
+    uniforms: { w_stride4: wStride4, degree, group4, rotations, positions_offset: positions?.first ?? 0 },
+    slots: { constants, positions: positions?.slot ?? EMPTY },
+    bytesRead: a.constants?.size ?? 0,
+  };
 }
 
 /** Bytes that reading or writing the rows moves. */
@@ -211,9 +238,10 @@ export function rowBytes(rows: Rows): number {
 
 export function xUniforms(rows: Rows, bound: BoundRows): Record<string, number> {
   const unit = bound.access === "scalar" ? 1 : 4;
+  const { part = rows.length } = rows;
   return {
-    inner: rows.length,
-    inner4: Math.ceil(rows.length / 4),
+    inner: part,
+    inner4: Math.ceil(part / 4),
     x_offset: bound.offset / unit,
     x_stride: rows.stride / unit,
     x_span: bound.span,

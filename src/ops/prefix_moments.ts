@@ -1,12 +1,12 @@
 import source from "../../shaders/prefix_moments.wgsl?raw";
 import { type Slot, type Step, type TileName, tileOver, tilesOver, type WeightDtype, WORKGROUP_SIZE } from "../runtime/kernel.ts";
-import { bindRows, defineKernel, EMPTY, type Rows, rowBytes, variantsOf, workgroupsFor, xUniforms } from "./op.ts";
-import type { Activation, TokenBlocks } from "./types.ts";
+import { bindExpansion, bindRows, defineKernel, EMPTY, type Rows, rowBytes, variantsOf, workgroupsFor, xUniforms } from "./op.ts";
+import type { Expansion, MomentActivation, TokenBlocks } from "./types.ts";
 
 export const prefixMoments = defineKernel({
   name: "prefix_moments",
   source,
-  uses: ["tile", "load_x", "token_range", "search_table"],
+  uses: ["expand", "tile", "load_x", "token_range", "search_table"],
   variants: variantsOf({
     w: ["f32", "f16", "i8", "i4"],
     x: ["vec4", "scalar", "half"],
@@ -15,12 +15,12 @@ export const prefixMoments = defineKernel({
   }),
 });
 
-export interface PrefixMomentsArguments {
+export interface PrefixMomentsArguments extends Expansion {
   readonly x: Rows;
   readonly w: Slot;
   readonly weightDtype: WeightDtype;
   readonly rows: Slot;
-  readonly activation: Activation;
+  readonly activation: MomentActivation;
   readonly order: number;
   readonly expand4: number;
   readonly blocks: TokenBlocks;
@@ -39,24 +39,25 @@ export interface PrefixMomentsArguments {
 export function planPrefixMoments(a: PrefixMomentsArguments): Step {
   const bound = bindRows(a.x);
   const stride4 = a.order * a.expand4;
+  const expansion = bindExpansion(a, stride4);
   return {
     kernel: prefixMoments,
-    variant: { x: bound.access, w: a.weightDtype, activation: a.activation, tile: tileOver(a.tile, a.expand4) },
+    variant: { ...expansion.variant, x: bound.access, w: a.weightDtype, activation: a.activation, tile: tileOver(a.tile, a.expand4) },
     uniforms: {
       ...xUniforms(a.x, bound),
       ...a.blocks.uniforms,
       order: a.order,
       expand4: a.expand4,
       stride4,
-      w_stride4: 2 * stride4,
+      ...expansion.uniforms,
       running: a.running ? 1 : 0,
       ahead: a.ahead,
       slab_tokens: a.slabTokens,
       filled: a.filled ? 1 : 0,
     },
-    slots: { x: bound.slot, w: a.w, table: a.blocks.table ?? EMPTY, rows: a.rows },
+    slots: { x: bound.slot, w: a.w, table: a.blocks.table ?? EMPTY, ...expansion.slots, rows: a.rows },
     workgroups: workgroupsFor(Math.ceil((a.blocks.count * tilesOver(a.tile, 1, a.expand4)) / WORKGROUP_SIZE), a.maxWorkgroups),
-    bytesRead: rowBytes(a.x) + a.w.size,
+    bytesRead: rowBytes(a.x) + expansion.bytesRead + a.w.size,
     bytesWritten: a.rows.size,
   };
 }

@@ -7,7 +7,7 @@ export const select = defineKernel({
   name: "select",
   source,
   uses: ["tile", "load_x", "store_y", "row_moments", "search_table"],
-  variants: variantsOf({ x: ["vec4", "scalar", "half"], y: ["vec4", "scalar", "half"], lanes: [16, 32, 64] }),
+  variants: variantsOf({ x: ["vec4", "scalar", "half"], y: ["vec4", "scalar", "half"], lanes: [16, 32, 64], gate: ["sigmoid"] }),
 });
 
 /** Outputs that one workgroup can hold: 4 a lane. */
@@ -23,6 +23,8 @@ export interface SelectArguments {
   readonly rows?: Slot | undefined;
   readonly stride4: number;
   readonly from: MomentSource;
+  /** Default: sigmoid. */
+  readonly gate?: NonNullable<Variant["gate"]>;
   readonly maxWorkgroups: number;
 }
 
@@ -35,7 +37,7 @@ export function planSelect(a: SelectArguments): Step {
   const rowsOfGroup = (WORKGROUP_SIZE / lanes) * SELECT_TILE_ROWS;
   return {
     kernel: select,
-    variant: { x: bound.access, y: y.access, lanes },
+    variant: { x: bound.access, y: y.access, lanes, gate: a.gate ?? "sigmoid" },
     uniforms: {
       ...xUniforms(a.x, bound),
       ...y.uniforms,

@@ -1,9 +1,26 @@
-import type { Slot } from "../runtime/kernel.ts";
+import type { Expand, Slot } from "../runtime/kernel.ts";
 
 /** `gelu` is the exact erf form; `x_erf` is x·erf(x). */
 export type Activation = "gelu" | "tanh" | "identity" | "x_erf";
+/** Those of any layer; PoM's clamps a leaky ReLU. */
+export type MomentActivation = Activation | "leaky_clamp";
 
 export const ACTIVATIONS: readonly Activation[] = ["gelu", "tanh", "identity", "x_erf"];
+
+/** What kernels with an expansion read beside x and w; see shaders/shared/polynomial.wgsl. */
+export interface Expansion {
+  readonly expand?: Expand;
+  /** vec4s from one row of w to the next. Default: twice a row of moments, ho_proj and se_proj side by side. */
+  readonly wStride4?: number;
+  readonly constants?: Slot;
+  readonly degree?: number;
+  /** Columns of a group in vec4s, where the projection is grouped; x is then read in parts. */
+  readonly group4?: number;
+  /** Where the table of rotations begins in `constants`, in vec4s. */
+  readonly rotations?: number;
+  /** Positions of the bound rows of x: their slot, and the element of the first. */
+  readonly positions?: { readonly slot: Slot; readonly first: number } | undefined;
+}
 
 /** The blocks of tokens that a dispatch walks (shaders/shared/token_range.wgsl). */
 export interface TokenBlocks {

@@ -21,12 +21,22 @@ export const BYTES: Readonly<Record<Dtype, number>> = { f32: 4, f16: 2 };
 /** How rows are read and written: whole vec4s of f32, element by element for lengths or positions that are not multiples of 4, or f16 in fours. */
 export type RowAccess = "vec4" | "scalar" | "half";
 
+/** An expansion (shaders/shared/expand_*.wgsl) with the files that it needs for each register tile. Carried by who uses it: HoM has no use for PoM's. */
+export interface Expand {
+  readonly name: string;
+  readonly files: Readonly<Record<TileName, readonly string[]>>;
+}
+
 /** Compile-time choices of a kernel; a kernel ignores those it has no use for. */
 export interface Variant {
   readonly x?: RowAccess;
   readonly y?: RowAccess;
   readonly w?: WeightDtype;
-  readonly activation?: "gelu" | "tanh" | "identity" | "x_erf" | "silu";
+  readonly activation?: "gelu" | "tanh" | "identity" | "x_erf" | "silu" | "leaky_clamp" | "hard_sigmoid";
+  /** What logits become: HoM's gates unless given; "none" leaves the gates to another kernel. */
+  readonly gate?: "sigmoid" | "hard_sigmoid" | "none";
+  /** How projections become moments: HoM's products unless given. */
+  readonly expand?: Expand;
   /** Rows x channels of the register tile. */
   readonly tile?: TileName;
   /** Lanes over the outputs of select.wgsl. */

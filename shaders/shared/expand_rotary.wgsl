@@ -1,0 +1,31 @@
+// PoM's moments turned by the token's position: chunks 2p and 2p + 1 are the two coordinates of planes, of which each has an angle of its own.
+//
+//   m_2p = start ⊙ (f_2p cos - f_(2p+1) sin),   m_(2p+1) = start ⊙ (f_(2p+1) cos + f_2p sin),   f = Σ_j coeff_j a^j
+//
+// See expand_products.wgsl for the functions. Needs polynomial.wgsl and the polynomial file of the tile.
+
+const EXPANDED: u32 = 2u;
+
+struct Expansion {
+  start: Tile,
+  first: Tile,
+  second: Tile,
+}
+
+fn expansion_of(start: Tile) -> Expansion {
+  return Expansion(start, start, start);
+}
+
+fn expand(e: Expansion, row: u32, last: u32, i: u32, channel: u32) -> Expansion {
+  let col = i * shape.expand4 + channel;
+  let a = tile_multiply(e.start, polynomial(row, last, col));
+  let b = tile_multiply(e.start, polynomial(row, last, col + shape.expand4));
+  return Expansion(e.start, tile_turn(a, b, -1.0, row, last, i / 2u, channel), tile_turn(b, a, 1.0, row, last, i / 2u, channel));
+}
+
+fn expanded(e: Expansion, j: u32) -> Tile {
+  if (j == 0u) {
+    return e.first;
+  }
+  return e.second;
+}
