@@ -214,13 +214,13 @@ export const planLaws = (
         const slot = slots[name];
         return slot && type !== "uniform" && !brought.has(slot.buffer) ? [{ name, type, ...slot }] : [];
       });
-      for (const { name, type, buffer, size } of bound) {
+      for (const { name, type, buffer, offset, size } of bound) {
         const reads = type === "read-only-storage" || readsWritten(step, name);
         const empty = kernel.name === "merge_moments" && name === "partial" && uniforms["ragged"] === 1 && uniforms["blocks_per_segment"] === 0;
-        if (reads && !empty && size > (written.get(buffer) ?? 0)) return `${kernel.name} reads ${size} bytes of ${buffer}`;
+        if (reads && !empty && offset + size > (written.get(buffer) ?? 0)) return `${kernel.name} reads ${size} bytes of ${buffer}`;
       }
-      for (const { type, buffer, size } of bound) {
-        if (type === "storage") written.set(buffer, Math.max(written.get(buffer) ?? 0, size));
+      for (const { type, buffer, offset, size } of bound) {
+        if (type === "storage") written.set(buffer, Math.max(written.get(buffer) ?? 0, offset + size));
       }
     }
     return undefined;
