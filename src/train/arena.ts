@@ -15,7 +15,7 @@ export interface ArenaLinear {
   readonly column: number;
 }
 
-/** A matrix as the kernels read it: `[rows + 1, columns]`, the weights transposed, the last row the biases; or the token table as it is. */
+/** A matrix as the kernels read it: `[rows + 1, columns]`, the weights transposed, the last row the biases; or the token table, or a vector, as it is. */
 export interface ArenaMatrix {
   readonly name: string;
   /** In bytes, a multiple of 256. */
@@ -23,8 +23,10 @@ export interface ArenaMatrix {
   readonly rows: number;
   readonly columns: number;
   readonly size: number;
-  /** The Linears side by side; none: `[rows, columns]` of `<name>.weight`, row-major and without a bias. */
+  /** The Linears side by side; none: `[rows, columns]` of a tensor, row-major and without a bias. */
   readonly linears: readonly ArenaLinear[];
+  /** Of one without Linears: its checkpoint name, and whether weight decay applies to it. */
+  readonly bare?: { readonly key: string; readonly shape: readonly number[]; readonly decayed: boolean };
 }
 
 /** Elements [start, end) of the arena. */
@@ -48,10 +50,17 @@ export function arenaLayout(config: HlmConfig): ArenaLayout {
   const E = orderExpand * D;
   const matrices: ArenaMatrix[] = [];
   let size = 0;
-  const add = (name: string, rows: number, columns: number, linears: readonly ArenaLinear[]) => {
-    const bytes = (rows + (linears.length > 0 ? 1 : 0)) * columns * 4;
-    matrices.push({ name, offset: size, rows, columns, size: bytes, linears });
-    size += Math.ceil(bytes / BIND_ALIGNMENT) * BIND_ALIGNMENT;
+  const place = (matrix: Omit<ArenaMatrix, "offset">) => {
+    matrices.push({ ...matrix, offset: size });
+    size += Math.ceil(matrix.size / BIND_ALIGNMENT) * BIND_ALIGNMENT;
+  };
+  const add = (name: string, rows: number, columns: number, linears: readonly ArenaLinear[]) =>
+    place({ name, rows, columns, size: (rows + 1) * columns * 4, linears });
+  const bare = (name: string, key: string, shape: readonly number[], decayed: boolean) => {
+    const [columns = 0, rows = 1] = [...shape].reverse();
+    // Gradients of a vector are added up four at a time.
+    const size = shape.length === 1 ? padded(columns) * 4 : rows * columns * 4;
+    place({ name, rows, columns, size, linears: [], bare: { key, shape, decayed } });
   };
   const linear = (name: string, inner: number, outer: number, chunks = { inner: 1, outer: 1 }, column = 0): ArenaLinear => ({
     name,
@@ -62,9 +71,11 @@ export function arenaLayout(config: HlmConfig): ArenaLayout {
   });
   const single = (name: string, inner: number, outer: number) => add(name, padded(inner), padded(outer), [linear(name, inner, outer)]);
 
-  add("token_emb", V, D, []);
-  single("pos_emb.0", D, 2 * D);
-  single("pos_emb.2", 2 * D, D);
+  bare("token_emb", "token_emb.weight", [V, D], true);
+  if (config.positions !== false) {
+    single("pos_emb.0", D, 2 * D);
+    single("pos_emb.2", 2 * D, D);
+  }
   for (let i = 0; i < layers; i++) {
     const prefix = `layers.${i}.`;
     const moments = { inner: 1, outer: k };
@@ -74,6 +85,7 @@ export function arenaLayout(config: HlmConfig): ArenaLayout {
       linear(`${prefix}hom.se_proj`, D, k * E, moments, half),
     ]);
     add(`${prefix}ag`, half, padded(D), [linear(`${prefix}hom.ag_proj`, k * E, D, { inner: k, outer: 1 })]);
+    if (config.tokenShift) bare(`${prefix}shift`, `${prefix}shift.mix`, [D], false);
     single(`${prefix}ffw.0`, D, ffwExpand * D);
     single(`${prefix}ffw.2`, ffwExpand * D, D);
   }
@@ -100,7 +112,7 @@ function eachElement(matrix: ArenaMatrix, part: ArenaLinear, weight: (index: num
 export function packArena(layout: ArenaLayout, params: Readonly<Record<string, ArrayLike<number>>>): Float32Array<ArrayBuffer> {
   const arena = new Float32Array(layout.size / 4);
   for (const matrix of layout.matrices) {
-    if (matrix.linears.length === 0) arena.set(params[`${matrix.name}.weight`] ?? [], matrix.offset / 4);
+    if (matrix.bare) arena.set(params[matrix.bare.key] ?? [], matrix.offset / 4);
     for (const part of matrix.linears) {
       const weight = params[`${part.name}.weight`] ?? [];
       const bias = params[`${part.name}.bias`];
@@ -122,8 +134,8 @@ export function packArena(layout: ArenaLayout, params: Readonly<Record<string, A
 /** Every trained tensor's shape, by checkpoint name. */
 export function arenaShapes(layout: ArenaLayout): Record<string, readonly number[]> {
   const shapes: Record<string, readonly number[]> = {};
-  for (const { name, rows, columns, linears } of layout.matrices) {
-    if (linears.length === 0) shapes[`${name}.weight`] = [rows, columns];
+  for (const { bare, linears } of layout.matrices) {
+    if (bare) shapes[bare.key] = bare.shape;
     for (const part of linears) {
       shapes[`${part.name}.weight`] = [part.outer, part.inner];
       shapes[`${part.name}.bias`] = [part.outer];
@@ -141,9 +153,9 @@ export interface ArenaTensor {
 export function unpackArena(layout: ArenaLayout, arena: Float32Array): Record<string, ArenaTensor> {
   const tensors: Record<string, ArenaTensor> = {};
   for (const matrix of layout.matrices) {
-    if (matrix.linears.length === 0) {
+    if (matrix.bare) {
       const data = arena.slice(matrix.offset / 4, matrix.offset / 4 + matrix.rows * matrix.columns);
-      tensors[`${matrix.name}.weight`] = { shape: [matrix.rows, matrix.columns], data };
+      tensors[matrix.bare.key] = { shape: matrix.bare.shape, data };
     }
     for (const part of matrix.linears) {
       const weight = new Float32Array(part.outer * part.inner);
@@ -167,7 +179,8 @@ export function unpackArena(layout: ArenaLayout, arena: Float32Array): Record<st
 
 /** What weight decay applies to: tensors of two axes, not biases. */
 export function decayedRanges(layout: ArenaLayout): ArenaRange[] {
-  return layout.matrices.map(({ offset, rows, columns }) => ({ start: offset / 4, end: offset / 4 + rows * columns }));
+  const decayed = layout.matrices.filter(({ bare }) => bare?.decayed !== false);
+  return decayed.map(({ offset, rows, columns }) => ({ start: offset / 4, end: offset / 4 + rows * columns }));
 }
 
 /** Streams of a seed from here on initialise weights, one a tensor. */
@@ -175,15 +188,16 @@ const FIRST_STREAM = 16;
 
 /**
  * Weights to begin with, as the original begins: a Linear U(-1/√inner, 1/√inner) with a bias of 0, but output_proj N(0, 0.02²); the token
- * embedding N(0, 1).
+ * embedding N(0, 1). A token shift begins halfway between the two tokens.
  */
 export function initialParams(config: HlmConfig, seed: number): Record<string, Float32Array<ArrayBuffer>> {
   const params: Record<string, Float32Array<ArrayBuffer>> = {};
   let stream = FIRST_STREAM;
   for (const matrix of arenaLayout(config).matrices) {
-    if (matrix.linears.length === 0) {
+    if (matrix.bare) {
       const random = new Random(seed, stream++);
-      params[`${matrix.name}.weight`] = Float32Array.from({ length: matrix.rows * matrix.columns }, () => random.normal());
+      const draw = matrix.bare.key.endsWith(".mix") ? () => 0.5 : () => random.normal();
+      params[matrix.bare.key] = Float32Array.from({ length: matrix.rows * matrix.columns }, draw);
     }
     for (const { name, inner, outer } of matrix.linears) {
       const random = new Random(seed, stream++);

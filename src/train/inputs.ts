@@ -1,4 +1,5 @@
 import { checkInteger, rangeError, raw, typeError } from "../checks.ts";
+import type { HlmConfig } from "../models/hlm_weights.ts";
 import type { RowGroups } from "../ops/embed_backward.ts";
 
 /** What the device gets to know of one micro-batch of B rows of n tokens. */
@@ -67,7 +68,12 @@ function checkOffsets(where: string, offset: unknown, batch: number): Int32Array
 }
 
 /** Batch rows [first, first + batch) of checked tokens. */
-export function microBatch({ tokens, length, offsets }: CheckedTokens, first: number, batch: number, vocabSize: number): MicroBatch {
+export function microBatch(
+  { tokens, length, offsets }: CheckedTokens,
+  first: number,
+  batch: number,
+  { vocabSize, positions: positioned = true }: Pick<HlmConfig, "vocabSize" | "positions">,
+): MicroBatch {
   const ids = new Uint32Array(batch * length);
   const targets = new Uint32Array(batch * length);
   const places = new Float64Array(batch * length);
@@ -76,7 +82,7 @@ export function microBatch({ tokens, length, offsets }: CheckedTokens, first: nu
       const source = (first + row) * (length + 1) + t;
       ids[at] = tokens[source] ?? 0;
       targets[at] = tokens[source + 1] ?? 0;
-      places[at] = (offsets[first + row] ?? 0) + t;
+      places[at] = positioned ? (offsets[first + row] ?? 0) + t : 0;
     }
   }
   const positions = [...new Set(places)].sort((a, b) => a - b);

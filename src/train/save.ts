@@ -1,5 +1,5 @@
 import { WeightsError } from "../errors.ts";
-import { type HlmConfig, hlmConfigOf, hlmMetadata, hlmParams } from "../models/hlm_weights.ts";
+import { type HlmConfig, hlmConfigOf, hlmDecay, hlmFrequencies, hlmMetadata, hlmParams } from "../models/hlm_weights.ts";
 import { collectParams } from "../weights/checkpoint.ts";
 import { parseSafetensors, writeSafetensors } from "../weights/safetensors.ts";
 import { arenaLayout, arenaShapes, packArena, unpackArena } from "./arena.ts";
@@ -11,7 +11,8 @@ export interface TrainerState {
   readonly settings: TrainerSettings;
   /** Optimiser steps done. */
   readonly steps: number;
-  readonly freqs: Float32Array;
+  /** What is not trained: frequencies of the position embedding, decay factors. By checkpoint name. */
+  readonly constants: Readonly<Record<string, Float32Array<ArrayBuffer>>>;
   /** Weights, and the optimiser's first and second moments, each laid out as `arenaLayout(config)` says. */
   readonly arenas: Readonly<Record<ArenaName, Float32Array<ArrayBuffer>>>;
   /** The caller's own. */
@@ -31,7 +32,8 @@ export function writeTrainerState(state: TrainerState): Uint8Array<ArrayBuffer> 
   const { clipNorm, ...settings } = state.settings;
   // JSON has no infinity.
   const trainer = { version: VERSION, steps: state.steps, ...settings, clipNorm: clipNorm === Infinity ? null : clipNorm };
-  const tensors: Record<string, { shape: readonly number[]; data: Float32Array }> = { freqs: { shape: [state.freqs.length], data: state.freqs } };
+  const tensors: Record<string, { shape: readonly number[]; data: Float32Array }> = {};
+  for (const [key, data] of Object.entries(state.constants)) tensors[key] = { shape: [data.length], data };
   for (const [name, prefix] of Object.entries(PREFIXES)) {
     for (const [key, tensor] of Object.entries(unpackArena(layout, state.arenas[name as ArenaName]))) tensors[prefix + key] = tensor;
   }
@@ -55,10 +57,21 @@ export function readTrainerState(where: string, bytes: ArrayBuffer | Uint8Array)
     config,
     settings,
     steps,
-    freqs: params["freqs"] ?? new Float32Array(),
+    constants: constantsOf(config, params),
     arenas: { weights: packArena(layout, params), first: moments("first"), second: moments("second") },
     metadata: Object.fromEntries(Object.entries(file.metadata).filter(([key]) => !own.includes(key))),
   };
+}
+
+/** The parameters that are not trained; those that the checkpoint lacks are the original's. */
+export function constantsOf(config: HlmConfig, params: Readonly<Record<string, Float32Array>>): TrainerState["constants"] {
+  const constants: Record<string, Float32Array<ArrayBuffer>> = {};
+  if (config.positions !== false) constants["freqs"] = Float32Array.from(params["freqs"] ?? hlmFrequencies(config));
+  for (let i = 0; config.decay && i < config.layers; i++) {
+    const key = `layers.${i}.hom.decay`;
+    constants[key] = Float32Array.from(params[key] ?? hlmDecay(config));
+  }
+  return constants;
 }
 
 function parseTrainer(where: string, text: string | undefined): { steps: number; settings: TrainerSettings } {

@@ -1,18 +1,22 @@
 import { planHomBackward, planHomTranspose, transposedWeights } from "../layers/hom_backward_plan.ts";
 import { planHom } from "../layers/hom_plan.ts";
 import { padded } from "../layers/params.ts";
-import { MAX_INNER_STEPS } from "../layers/planner.ts";
+import { MAX_INNER_STEPS, momentLayout } from "../layers/planner.ts";
 import { weightGradientSteps } from "../layers/weight_gradient.ts";
 import type { HlmConfig } from "../models/hlm_weights.ts";
 import { planActivateBackward } from "../ops/activate_backward.ts";
 import { planAdamw, SETTINGS_BYTES } from "../ops/adamw.ts";
 import { planCrossEntropy } from "../ops/cross_entropy.ts";
+import { decayTable } from "../ops/decay_moments.ts";
 import { planEmbed } from "../ops/embed.ts";
 import { planEmbedBackward, rowGroupWords } from "../ops/embed_backward.ts";
 import { planGradientNorm } from "../ops/gradient_norm.ts";
 import { planGradientStatus } from "../ops/gradient_status.ts";
 import { planLinear } from "../ops/linear.ts";
+import { planMergeGradients } from "../ops/merge_gradients.ts";
 import type { Rows } from "../ops/op.ts";
+import { planShift } from "../ops/shift.ts";
+import { planShiftBackward, shiftBlocks } from "../ops/shift_backward.ts";
 import { planSumLoss } from "../ops/sum_loss.ts";
 import { planTranspose } from "../ops/transpose.ts";
 import { STATUS_BYTES } from "../ops/types.ts";
@@ -51,6 +55,8 @@ export interface StepPlan {
 
 /** Names of the arenas' buffers, which no scratch has. */
 export const [WEIGHTS, GRADIENTS, FIRST, SECOND] = ["arena.weights", "arena.gradients", "arena.first", "arena.second"] as const;
+/** The caller's buffer of every layer's decay factors, where the model has them. */
+export const DECAYS = "decays";
 
 /** Rows of a slab are a multiple of this: their bytes are then one of 256, whatever a row holds. */
 const SLAB_ROWS = 64;
@@ -127,7 +133,7 @@ class StepPlanner implements StepPlan {
   /** Logits' input from tokens: what is kept on the way is what the backward pass starts from. */
   forward(): void {
     const { dim, layers } = this.#model.config;
-    this.#positions();
+    if (this.#model.config.positions !== false) this.#positions();
     this.#embed();
     const hom = planHom(this.#homConfig, this.#model.tuning, this.#model.limits, { ...this.#homCall, out: 0, residual: 0 });
     this.#needScratch(hom.scratch);
@@ -135,7 +141,8 @@ class StepPlanner implements StepPlan {
       const [x, mid] = [this.#input(i), this.#between(i)];
       this.#keep(mid, dim);
       this.#keep(this.#input(i + 1), dim);
-      this.steps.push(...rename(hom.steps, { query: x, context: x, residual: x, out: mid, ...this.#homWeights(i) }));
+      const mixed = this.#shift(i);
+      this.steps.push(...rename(hom.steps, { query: mixed, context: mixed, residual: x, out: mid, ...this.#homWeights(i) }));
       this.#feedForward(i);
     }
   }
@@ -143,7 +150,6 @@ class StepPlanner implements StepPlan {
   #positions(): void {
     const { dim } = this.#model.config;
     const { positions } = this.#shape;
-    this.kept.set("positions", bytesOf(positions * dim));
     this.#slabs(positions, 2 * dim, (first, count) => {
       const hidden = this.#slab("hidden", 2 * dim, count);
       this.#linear(view("features", dim, first, count), "pos_emb.0", hidden, { activation: "silu" });
@@ -154,6 +160,8 @@ class StepPlanner implements StepPlan {
   #embed(): void {
     const { dim } = this.#model.config;
     const { positions } = this.#shape;
+    // Zeros, as every new buffer has them, where nothing embeds positions.
+    this.kept.set("positions", bytesOf(positions * dim));
     this.#keep("x0", dim);
     this.#slabs(this.#rows, dim, (first, count) => {
       const step = planEmbed({
@@ -168,6 +176,19 @@ class StepPlanner implements StepPlan {
       });
       this.steps.push(step);
     });
+  }
+
+  /** What the mixer of layer i sees: its input, or the shifted one, which is made anew on the way back. */
+  #shift(i: number): string {
+    const { config } = this.#model;
+    if (!config.tokenShift) return this.#input(i);
+    const bytes = bytesOf(this.#rows * config.dim);
+    this.kept.set("shifted", bytes);
+    const { batch, length } = this.#shape;
+    const whole = (buffer: string): Slot => ({ buffer, offset: 0, size: bytes });
+    const common = { batch, length, dim: config.dim, maxWorkgroups: this.#maxWorkgroups };
+    this.steps.push(planShift({ x: whole(this.#input(i)), mix: this.#matrix(`layers.${i}.shift`), y: whole("shifted"), ...common }));
+    return "shifted";
   }
 
   /** x = mid + down(gelu(up(mid))) */
@@ -216,12 +237,14 @@ class StepPlanner implements StepPlan {
     const { config, tuning, limits } = this.#model;
     this.#keep(this.#gradient(i), config.dim);
     const { bytes } = transposedWeights(config);
+    const mixed = this.#shift(i);
+    if (config.tokenShift) this.#keep("dshifted", config.dim);
     const names = {
-      query: this.#input(i),
-      context: this.#input(i),
+      query: mixed,
+      context: mixed,
       gradOut: this.#gradient(i + 1),
       residual: this.#gradient(i + 1),
-      gradQuery: this.#gradient(i),
+      gradQuery: config.tokenShift ? "dshifted" : this.#gradient(i),
       projectionsBack: this.#scratchSlot("transposed", bytes.projectionsBack),
       agBack: this.#scratchSlot("transposed_up", bytes.agBack),
       ...this.#homWeights(i),
@@ -230,11 +253,38 @@ class StepPlanner implements StepPlan {
       ...this.#homCall,
       gradOut: 0,
       gradQuery: 0,
-      residual: 0,
+      residual: config.tokenShift ? undefined : 0,
       accumulate: true,
     });
     this.#needScratch(scratch);
     this.steps.push(...rename(planHomTranspose(config, limits), names), ...rename(steps, names));
+    if (config.tokenShift) this.#shiftBackward(i);
+  }
+
+  /** Adds what comes back through the token shift to the gradient of mid, which passes by it; that is then the gradient of x. */
+  #shiftBackward(i: number): void {
+    const { dim } = this.#model.config;
+    const { batch, length } = this.#shape;
+    const blocks = shiftBlocks(batch, length);
+    const partial = this.#scratchSlot("gradient_blocks", blocks * padded(dim) * 4);
+    const whole = (buffer: string): Slot => ({ buffer, offset: 0, size: bytesOf(this.#rows * dim) });
+    const mix = `layers.${i}.shift`;
+    const maxWorkgroups = this.#maxWorkgroups;
+    const dx = whole(this.#gradient(i));
+    this.steps.push(
+      planShiftBackward({ x: whole(this.#input(i)), mix: this.#matrix(mix), dy: whole("dshifted"), dx, partial, batch, length, dim, maxWorkgroups }),
+      planMergeGradients({
+        partial,
+        gradient: this.#matrix(mix, GRADIENTS),
+        blocks,
+        rows: 1,
+        outer4: padded(dim) / 4,
+        stride4: padded(dim) / 4,
+        first4: 0,
+        accumulate: true,
+        maxWorkgroups,
+      }),
+    );
   }
 
   /** Logits, loss and its gradient, slab by slab of rows; then that of the last layer's output. */
@@ -293,6 +343,7 @@ class StepPlanner implements StepPlan {
     const { positions } = this.#shape;
     const x = view(this.#gradient(0), dim, 0, this.#rows);
     this.#addGroups(x, "id_groups", vocabSize, this.#matrix("token_emb", GRADIENTS), true);
+    if (this.#model.config.positions === false) return;
     const bytes = bytesOf(positions * dim);
     this.kept.set("dpositions", bytes);
     this.#addGroups(x, "position_groups", positions, { buffer: "dpositions", offset: 0, size: bytes }, false);
@@ -327,8 +378,8 @@ class StepPlanner implements StepPlan {
 
   get #homConfig() {
     const { config, scratchBudget } = this.#model;
-    const { dim, order, orderExpand } = config;
-    return { dim, order, orderExpand, activation: "gelu", scratchBudget } as const;
+    const { dim, order, orderExpand, decay = false } = config;
+    return { dim, order, orderExpand, activation: "gelu", decay, scratchBudget } as const;
   }
 
   get #homCall() {
@@ -341,6 +392,7 @@ class StepPlanner implements StepPlan {
     return {
       projections,
       ag,
+      decay: { buffer: DECAYS, offset: i * decayBytes(this.#model.config), size: 0 },
       gradProjections: { ...projections, buffer: GRADIENTS },
       gradAg: { ...ag, buffer: GRADIENTS },
     };
@@ -351,9 +403,9 @@ class StepPlanner implements StepPlan {
     return `x${this.#training ? i : i % 2}`;
   }
 
-  /** The gradient of layer i's input; two buffers take turns. */
+  /** The gradient of layer i's input; two buffers take turns, or one is added to where the mixer's own gradient passes the token shift first. */
   #gradient(i: number): string {
-    return `dx${i % 2}`;
+    return `dx${this.#model.config.tokenShift ? 0 : i % 2}`;
   }
 
   /** What the feed-forward part of layer i starts from. */
@@ -449,6 +501,21 @@ class StepPlanner implements StepPlan {
 /** Rows of `width` numbers, one behind the other from the buffer's beginning. */
 function view(buffer: string, width: number, first: number, count: number): Rows {
   return { buffer, byteOffset: 0, length: width, stride: width, first, count };
+}
+
+/** From one layer's decay factors to the next one's. */
+function decayBytes(config: HlmConfig): number {
+  const { expand4 } = momentLayout(config);
+  return Math.ceil((3 * expand4 * 16) / BIND_ALIGNMENT) * BIND_ALIGNMENT;
+}
+
+/** The decay factors of all layers, as the kernels read them. */
+export function decayTables(config: HlmConfig, params: Readonly<Record<string, Float32Array>>): Float32Array<ArrayBuffer> {
+  const { expand4 } = momentLayout(config);
+  const stride = decayBytes(config) / 4;
+  const tables = new Float32Array(config.layers * stride);
+  for (let i = 0; i < config.layers; i++) tables.set(decayTable(params[`layers.${i}.hom.decay`] ?? [], expand4), i * stride);
+  return tables;
 }
 
 /** Bindings hold whole vec4s. */

@@ -2,7 +2,7 @@ import { checkInteger, checkObject, rangeError, raw, typeError } from "../checks
 import { TrainingDivergedError } from "../errors.ts";
 import { minimumScratch } from "../layers/hom_plan.ts";
 import { Hlm } from "../models/hlm.ts";
-import { checkHlmConfig, type HlmConfig, type HlmWeights, hlmFrequencies, hlmParams } from "../models/hlm_weights.ts";
+import { checkHlmConfig, type HlmConfig, type HlmWeights, hlmParams } from "../models/hlm_weights.ts";
 import { positionFeatures } from "../models/positions.ts";
 import { adamwSettings, decayBits, SETTINGS_BYTES } from "../ops/adamw.ts";
 import { packRowGroups } from "../ops/embed_backward.ts";
@@ -18,9 +18,11 @@ import { type TensorSource, Weights } from "../weights/safetensors.ts";
 import { type ArenaLayout, type ArenaTensor, arenaLayout, arenaShapes, decayedRanges, initialParams, packArena, unpackArena } from "./arena.ts";
 import { type CheckedTokens, checkTokens, type MicroBatch, microBatch } from "./inputs.ts";
 import { checkTrainerOptions, type TrainerOptions, type TrainerSettings } from "./options.ts";
-import { type ArenaName, readTrainerState, type TrainerState, writeTrainerState } from "./save.ts";
+import { type ArenaName, constantsOf, readTrainerState, type TrainerState, writeTrainerState } from "./save.ts";
 import { checkRate } from "./schedule.ts";
 import {
+  DECAYS,
+  decayTables,
   FIRST,
   GRADIENTS,
   type PlannedModel,
@@ -108,7 +110,8 @@ export class HlmTrainer {
   /** What was passed to the `save` that this trainer was resumed from. */
   readonly metadata: Readonly<Record<string, string>>;
   readonly #layout: ArenaLayout;
-  readonly #freqs: Float32Array;
+  readonly #constants: TrainerState["constants"];
+  readonly #decays: GPUBuffer | undefined;
   readonly #model: PlannedModel;
   readonly #arenas: Arenas;
   readonly #status: GPUBuffer;
@@ -134,7 +137,8 @@ export class HlmTrainer {
     this.settings = settings;
     this.metadata = Object.freeze({ ...state.metadata });
     this.#layout = layout;
-    this.#freqs = state.freqs;
+    this.#constants = state.constants;
+    this.#decays = config.decay ? gpu.upload("hom.trainer.decays", decayTables(config, state.constants)) : undefined;
     this.#steps = state.steps;
     this.#model = { config, layout, tuning: gpu.tuning, limits: gpu.limits, scratchBudget: settings.scratchBudget };
     const storage = USAGE.STORAGE | USAGE.COPY_SRC | USAGE.COPY_DST;
@@ -171,7 +175,7 @@ export class HlmTrainer {
     const params =
       seed === undefined ? hlmParams(where, config, weights as HlmWeights) : initialParams(config, checkInteger(where, "seed", seed, 0, 0xffffffff));
     const arenas = { weights: packArena(arenaLayout(config), params), first: new Float32Array(), second: new Float32Array() };
-    return HlmTrainer.#open(where, gpu, { config, settings, steps: 0, freqs: params["freqs"] ?? hlmFrequencies(config), arenas, metadata: {} });
+    return HlmTrainer.#open(where, gpu, { config, settings, steps: 0, constants: constantsOf(config, params), arenas, metadata: {} });
   }
 
   /**
@@ -284,7 +288,8 @@ export class HlmTrainer {
     const where = "HlmTrainer.exportWeights";
     this.#checkUsable(where);
     const arena = await this.#read(where, "weights");
-    const tensors = { ...unpackArena(this.#layout, arena), freqs: { shape: [this.#freqs.length], data: this.#freqs.slice() } };
+    const constants = Object.entries(this.#constants).map(([key, data]) => [key, { shape: [data.length], data: data.slice() }] as const);
+    const tensors = { ...unpackArena(this.#layout, arena), ...Object.fromEntries(constants) };
     return Object.fromEntries(Object.entries(tensors).map(([key, tensor]) => [key, { dtype: "F32", ...tensor }]));
   }
 
@@ -317,7 +322,7 @@ export class HlmTrainer {
       config: this.config,
       settings: this.settings,
       steps: submitted - results.filter(({ status }) => status === "rejected").length,
-      freqs: this.#freqs,
+      constants: this.#constants,
       arenas: Object.fromEntries(read) as TrainerState["arenas"],
       metadata,
     });
@@ -338,6 +343,7 @@ export class HlmTrainer {
     if (this.#destroyed) return;
     this.#destroyed = true;
     const own = [...Object.values(this.#arenas), this.#status, this.#evaluated, this.#optimiser, this.#decay, ...this.#workspace.buffers.values()];
+    this.#decays?.destroy();
     for (const part of [...own, this.#update, this.#programs, this.#readback]) part.destroy();
   }
 
@@ -355,7 +361,7 @@ export class HlmTrainer {
     const { betas, eps, weightDecay, clipNorm } = this.settings;
     const step = this.#steps + 1;
     const rows = checked.batch / accumulate;
-    const micros = Array.from({ length: accumulate }, (_, i) => microBatch(checked, i * rows, rows, this.config.vocabSize));
+    const micros = Array.from({ length: accumulate }, (_, i) => microBatch(checked, i * rows, rows, this.config));
     const { queue } = this.gpu.device;
     const { result: read, status } = this.gpu.guard(where, () => {
       queue.writeBuffer(this.#optimiser, 0, adamwSettings({ lr, betas, eps, weightDecay, clipNorm, step }));
@@ -368,7 +374,7 @@ export class HlmTrainer {
           encoder.clearBuffer(this.#status, STATUS.loss * 4, 4);
         }
         // Positions that fill the list up have no token that sets their row.
-        encoder.clearBuffer(buffers["dpositions"] ?? this.#status);
+        if (buffers["dpositions"]) encoder.clearBuffer(buffers["dpositions"]);
         const pass = encoder.beginComputePass({ label: "hom.trainer_step.pass" });
         program.record(pass, { ...buffers, ...this.#bound, status: this.#status });
         if (i === micros.length - 1)
@@ -415,7 +421,7 @@ export class HlmTrainer {
 
   async #submitEvaluation(where: string, checked: CheckedTokens): Promise<EvaluationResult> {
     const tokens = checked.batch * checked.length;
-    const micro = microBatch(checked, 0, checked.batch, this.config.vocabSize);
+    const micro = microBatch(checked, 0, checked.batch, this.config);
     const { result: read, status } = this.gpu.guard(where, () => {
       const { program, buffers } = this.#prepare(micro, "evaluation", tokens);
       const encoder = this.gpu.device.createCommandEncoder({ label: "hom.trainer_evaluate.encoder" });
@@ -457,7 +463,7 @@ export class HlmTrainer {
     const workspace = this.#workspace;
     const features = this.#buffer("features", positions.length * this.config.dim * 4);
     if (buffers["features"] !== features || !sameNumbers(workspace.positions, positions)) {
-      this.gpu.device.queue.writeBuffer(features, 0, positionFeatures(this.#freqs, positions));
+      this.gpu.device.queue.writeBuffer(features, 0, positionFeatures(this.#constants["freqs"] ?? new Float32Array(), positions));
       workspace.positions = positions;
     }
     buffers["features"] = features;
@@ -491,7 +497,8 @@ export class HlmTrainer {
   /** The arenas by the names that plans know them by. */
   get #bound(): Record<string, GPUBuffer> {
     const { weights, gradients, first, second } = this.#arenas;
-    return { [WEIGHTS]: weights, [GRADIENTS]: gradients, [FIRST]: first, [SECOND]: second };
+    const decays = this.#decays && { [DECAYS]: this.#decays };
+    return { [WEIGHTS]: weights, [GRADIENTS]: gradients, [FIRST]: first, [SECOND]: second, ...decays };
   }
 
   #checkUsable(where: string): void {
@@ -566,7 +573,7 @@ function checkLimits(where: string, gpu: Gpu, { config, settings }: TrainerState
       hint,
     );
   }
-  const needed = minimumScratch({ ...config, activation: "gelu", scratchBudget: settings.scratchBudget }, gpu.tuning);
+  const needed = minimumScratch({ ...config, decay: config.decay ?? false, activation: "gelu", scratchBudget: settings.scratchBudget }, gpu.tuning);
   if (settings.scratchBudget < needed) {
     throw rangeError(where, "scratchBudget", `be at least ${needed} bytes for this width and order`, settings.scratchBudget);
   }

@@ -36,7 +36,7 @@ describe.each(CASES)("decayed means, $name", ({ dim, order, orderExpand, batch, 
   const decay = Float32Array.from({ length: width }, (_, c) => (c % 3 === 2 ? 1 : Math.exp(-1 / (1 + c))));
   const x = normals32(2, batch * tokens * dim);
   const gradOut = normals32(3, x.length);
-  const moment = { count: order, width };
+  const moment = { count: order as number, width };
   const model = { count: 1, width: dim };
   const packed = (of: Readonly<Record<string, ArrayLike<number>>>) => {
     const side = (name: string, outer: typeof moment) => ({ weight: of[`${name}.weight`] ?? [], bias: of[`${name}.bias`], outer });

@@ -23,6 +23,11 @@ describe("gradients of random models against float64", () => {
     ["random positions", { ...tiny, contextLength: 40 }, { batch: 4, length: 20, offsets: true }, "roomy"],
     ["slabs of rows", { ...tiny, contextLength: 300 }, { batch: 3, length: 300 }, "tight"],
     ["a frequent token", { ...tiny, vocabSize: 3, contextLength: 200 }, { batch: 2, length: 200 }, "roomy"],
+    ["a token shift", { ...tiny, tokenShift: true }, { batch: 3, length: 7 }, "roomy"],
+    ["decayed moments", { ...tiny, decay: true }, { batch: 3, length: 7 }, "roomy"],
+    ["no positions", { ...tiny, dim: 7, positions: false }, { batch: 3, length: 7 }, "roomy"],
+    ["every option", { ...tiny, dim: 9, order: 3, tokenShift: true, decay: true, positions: false }, { batch: 2, length: 16 }, "roomy"],
+    ["every option in slabs", { ...tiny, tokenShift: true, decay: true, positions: false, contextLength: 300 }, { batch: 3, length: 300 }, "tight"],
     ["slabs of a large vocabulary", { ...tiny, vocabSize: 5001, layers: 1 }, { batch: 9, length: 16 }, "tight"],
   ] as const)("%s", async (_name, config, { batch, length, ...rest }, budget) => {
     const weights = randomWeights(config, 3);

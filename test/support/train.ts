@@ -21,7 +21,15 @@ export function randomWeights(config: HlmConfig, seed: number): Record<string, F
     if (key.endsWith(".bias")) params[key] = Float32Array.from(normals(++stream, params[key]!.length, 0.2));
   }
   params["output_proj.weight"] = params["output_proj.weight"]!.map((w) => 10 * w);
-  params["freqs"] = Float32Array.from(positionFrequencies(config.dim, config.contextLength));
+  if (config.positions !== false) params["freqs"] = Float32Array.from(positionFrequencies(config.dim, config.contextLength));
+  for (let i = 0; i < config.layers; i++) {
+    const next = chooser(seed + i).next;
+    if (config.tokenShift) params[`layers.${i}.shift.mix`] = Float32Array.from({ length: config.dim }, next);
+    if (config.decay)
+      params[`layers.${i}.hom.decay`] = Float32Array.from({ length: config.orderExpand * config.dim }, (_, c) =>
+        c % 4 === 0 ? 1 : 0.2 + 0.8 * next(),
+      );
+  }
   return params;
 }
 

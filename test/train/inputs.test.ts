@@ -21,7 +21,7 @@ describe("microBatch", () => {
   const tokens = Int32Array.of(1, 2, 3, 4, 5, 6, 7, 8, 0);
 
   it("shifts targets by one", () => {
-    const micro = microBatch(checkTokens("f", tokens, 3, 0, limits), 1, 2, 9);
+    const micro = microBatch(checkTokens("f", tokens, 3, 0, limits), 1, 2, { vocabSize: 9 });
     expect([...micro.ids]).toEqual([4, 5, 7, 8]);
     expect([...micro.targets]).toEqual([5, 6, 8, 0]);
     expect(micro.positions).toEqual([0, 1]);
@@ -31,12 +31,18 @@ describe("microBatch", () => {
 
   it("computes each position once", () => {
     const checked = checkTokens("f", tokens, 3, Int32Array.of(4, 0, 3), limits);
-    const micro = microBatch(checked, 0, 3, 9);
+    const micro = microBatch(checked, 0, 3, { vocabSize: 9 });
     expect(micro.positions).toEqual([0, 1, 3, 4, 5, ...new Array(59).fill(0)]);
     expect([...micro.positionGroups.keys]).toEqual([0, 1, 2, 3, 4]);
     expect([...micro.positionRows]).toEqual([3, 4, 0, 1, 2, 3]);
     expect(micro.batch * micro.length).toBe(6);
   });
+});
+
+it("has one position for all tokens of a model without positions", () => {
+  const micro = microBatch(checkTokens("f", Int32Array.of(1, 2, 3, 4, 5, 6), 2, 7, limits), 0, 2, { vocabSize: 9, positions: false });
+  expect(micro.positions).toEqual([0]);
+  expect([...micro.positionRows]).toEqual([0, 0, 0, 0]);
 });
 
 describe("checkTokens", () => {

@@ -1,6 +1,6 @@
 import { describe, expect, it } from "vitest";
 import { WeightsError } from "../../src/errors.ts";
-import { hlmConfigOf, hlmFrequencies, hlmMetadata } from "../../src/models/hlm_weights.ts";
+import { hlmConfigOf, hlmDecay, hlmFrequencies, hlmMetadata } from "../../src/models/hlm_weights.ts";
 import { arenaLayout, arenaShapes, initialParams, packArena } from "../../src/train/arena.ts";
 import { checkTrainerOptions } from "../../src/train/options.ts";
 import { readTrainerState, type TrainerState, writeTrainerState } from "../../src/train/save.ts";
@@ -12,7 +12,7 @@ const state: TrainerState = {
   config,
   settings: checkTrainerOptions("f", { lr: 0.1 + 0.2, clipNorm: Infinity, betas: [0.9, 0.999] }),
   steps: 1234,
-  freqs: hlmFrequencies(config),
+  constants: { freqs: hlmFrequencies(config) },
   arenas: {
     weights: packArena(layout, initialParams(config, 1)),
     first: packArena(layout, initialParams(config, 2)),
@@ -26,6 +26,21 @@ describe("a trainer's file", () => {
 
   it("gives everything back, bit for bit", () => {
     expect(readTrainerState("f", bytes)).toEqual(state);
+  });
+
+  it("keeps the options of a model and what is not trained", () => {
+    const options = { ...config, tokenShift: true, decay: true, positions: false };
+    const own = arenaLayout(options);
+    const arena = packArena(own, initialParams(options, 4));
+    const faded = {
+      ...state,
+      config: options,
+      constants: { "layers.0.hom.decay": hlmDecay(options) },
+      arenas: { weights: arena, first: arena, second: arena },
+    };
+    const read = readTrainerState("f", writeTrainerState(faded));
+    expect(read).toEqual(faded);
+    expect(Object.keys(initialParams(options, 4)).filter((key) => key.startsWith("pos_emb"))).toEqual([]);
   });
 
   it("is a checkpoint of the model", () => {
