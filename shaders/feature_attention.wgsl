@@ -8,7 +8,7 @@
 //   phi     [batch rows, queries, H, features4]    features of the queries
 //   sums    [batch rows, blocks, S then z]         as in feature_sums.wgsl; one block a batch row, or with `causal` one for every block of tokens
 //   scores  [batch rows, queries, H, block_tokens / 4]
-//   v       [batch rows, queries, ...]             H heads of head4 vec4s, rows v_stride4 apart; read with `causal`, like scores
+//   v       [batch rows, queries, ...]             H heads of head4 vec4s from v_offset4 on, rows v_stride4 apart; read with `causal`, like scores
 //   y       [batch rows, queries, H·head4]
 //
 // One invocation owns 8 queries x 8 channels of one head. Cost for T queries: 2·T·H·R·(d + 1) FLOPs, and T·block_tokens·H·d with `causal`.
@@ -23,6 +23,7 @@ struct Shape {
   blocks: u32,
   block_tokens: u32,
   causal: u32,
+  v_offset4: u32,
   v_stride4: u32,
 }
 
@@ -111,7 +112,7 @@ fn main(@builtin(global_invocation_id) id: vec3u, @builtin(num_workgroups) grid:
     let keys4 = shape.block_tokens / 4u;
     let within = row % shape.block_tokens;
     let score_rows = eight_rows((batch_row * queries * heads + head) * keys4, row, last, heads * keys4);
-    let v_base = batch_row * queries * shape.v_stride4 + head * head4;
+    let v_base = shape.v_offset4 + batch_row * queries * shape.v_stride4 + head * head4;
     for (var k = 0u; k < (within + 8u) / 4u; k++) {
       let key = row - within + 4u * k;
       // Scores of tokens past the last are 0, their values nothing.

@@ -3,7 +3,7 @@
 //   S[i, c] = Σ over the tokens of the block of φ(k)_i v_c,   z_i = Σ φ(k)_i
 //
 //   phi   [batch rows, tokens, H, features4]        features of the keys
-//   v     [batch rows, tokens, ...]                 the values: H heads of head4 vec4s, rows v_stride4 apart
+//   v     [batch rows, tokens, ...]                 the values: H heads of head4 vec4s from v_offset4 on, rows v_stride4 apart
 //   sums  [batch rows, blocks, S then z]            S [4·features4, H·head4], z [H, features4]
 //
 // One invocation owns 8 features x 8 channels of one head and one block. Cost for n tokens: 2·n·H·R·d FLOPs, reads n·H·(R + d), writes H·R·(d + 1) a block.
@@ -17,6 +17,7 @@ struct Shape {
   tokens: u32,
   blocks: u32,
   block_tokens: u32,
+  v_offset4: u32,
   v_stride4: u32,
 }
 
@@ -48,7 +49,7 @@ fn main(@builtin(global_invocation_id) id: vec3u, @builtin(num_workgroups) grid:
   let next_col = min(col + 1u, head4 - 1u);
   let next_feature = min(feature + 1u, features4 - 1u);
   var p = (token * heads + head) * features4;
-  var i = token * shape.v_stride4 + head * head4;
+  var i = shape.v_offset4 + token * shape.v_stride4 + head * head4;
   var a = Eight();
   var b = Eight();
   var z0 = vec4f();

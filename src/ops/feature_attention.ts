@@ -8,7 +8,9 @@ export interface FeatureAttentionArguments {
   readonly phi: Slot;
   readonly sums: Slot;
   /** What the queries see of their own block of tokens; without it, sums are of all tokens. */
-  readonly local?: { readonly scores: Slot; readonly v: Slot; readonly vStride4: number; readonly blockTokens: number } | undefined;
+  readonly local?:
+    | { readonly scores: Slot; readonly v: Slot; readonly vOffset4: number; readonly vStride4: number; readonly blockTokens: number }
+    | undefined;
   readonly y: Slot;
   readonly heads: number;
   readonly head4: number;
@@ -34,6 +36,7 @@ export function planFeatureAttention(a: FeatureAttentionArguments): Step {
       blocks: local ? Math.ceil(queries / local.blockTokens) : 1,
       block_tokens: local?.blockTokens ?? queries,
       causal: local ? 1 : 0,
+      v_offset4: local?.vOffset4 ?? 0,
       v_stride4: local?.vStride4 ?? 0,
     },
     slots: { phi: a.phi, sums: a.sums, scores: local?.scores ?? EMPTY, v: local?.v ?? EMPTY, y: a.y },

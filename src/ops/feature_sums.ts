@@ -14,6 +14,8 @@ export interface FeatureSizes {
 export interface FeatureSumsArguments extends FeatureSizes {
   readonly phi: Slot;
   readonly v: Slot;
+  /** vec4s to the values of the first token, and from one token to the next. */
+  readonly vOffset4: number;
   readonly vStride4: number;
   readonly sums: Slot;
   readonly batchRows: number;
@@ -36,7 +38,17 @@ export function planFeatureSums(a: FeatureSumsArguments): Step {
   return {
     kernel: featureSums,
     variant: {},
-    uniforms: { heads, head4, features4, batch_rows: a.batchRows, tokens: a.tokens, blocks, block_tokens: a.blockTokens, v_stride4: a.vStride4 },
+    uniforms: {
+      heads,
+      head4,
+      features4,
+      batch_rows: a.batchRows,
+      tokens: a.tokens,
+      blocks,
+      block_tokens: a.blockTokens,
+      v_offset4: a.vOffset4,
+      v_stride4: a.vStride4,
+    },
     slots: { phi: a.phi, v: a.v, sums: a.sums },
     workgroups: workgroupsFor(Math.ceil(invocations / WORKGROUP_SIZE), a.maxWorkgroups),
     bytesRead: a.phi.size + a.batchRows * a.tokens * heads * head4 * 16,

@@ -146,7 +146,10 @@ describe.each(cases)("$batch x $tokens tokens, $heads heads of $headDim, $featur
   const positive = (seed: number) => normals32(seed, batch * tokens * heads * features).map(Math.exp);
   const [phiQ, phiK, v] = [positive(6), positive(7), normals32(8, batch * tokens * heads * headDim)];
   const [padQ, padK] = [pad(phiQ, heads, features), pad(phiK, heads, features)];
-  const padV = pad(v, heads, headDim, beyond);
+  // What lies before the values, as keys do, and what lies beyond them.
+  const vOffset4 = 1;
+  const rows = pad(v, heads, headDim, beyond + 4 * vOffset4);
+  const padV = Float32Array.of(...Array(4 * vOffset4).fill(Number.NaN), ...rows.subarray(0, rows.length - 4 * vOffset4));
   const vStride4 = padV.length / batch / tokens / 4;
   const stateFloats = 4 * featureStateStride4(kernel);
 
@@ -171,6 +174,7 @@ describe.each(cases)("$batch x $tokens tokens, $heads heads of $headDim, $featur
       ...kernel,
       phi: slotOf("phi", padK.length),
       v: slotOf("v", padV.length),
+      vOffset4,
       vStride4,
       sums: slotOf("sums", batch * blocks * stateFloats),
       batchRows: batch,
@@ -222,7 +226,7 @@ describe.each(cases)("$batch x $tokens tokens, $heads heads of $headDim, $featur
     }
     const scores = featureScores(phiQ, phiK, { ...sizes, blockTokens });
     const carry = packState(before.sums, before.weights, batch * blocks);
-    const local = { scores: slotOf("scores", scores.length), v: slotOf("v", padV.length), vStride4, blockTokens };
+    const local = { scores: slotOf("scores", scores.length), v: slotOf("v", padV.length), vOffset4, vStride4, blockTokens };
     const causal = planFeatureAttention({ ...base, sums: slotOf("sums", carry.length), local });
     const result = await runSteps(gpu, [causal], { phi: padQ, sums: carry, scores: Float32Array.from(scores), v: padV, y: yFloats });
     const wanted = featureAttention(phiQ, before, { ...sizes, blockTokens }, { scores, v });

@@ -64,13 +64,16 @@ export async function baselineGolden(entry: GoldenCase): Promise<BaselineGolden>
   };
 }
 
-/** Projections with outputs of about `spread` in size, and random features where `linear` asks for some. */
+/**
+ * Projections and, where the shape asks for some, random features. `spread` is the size of queries and keys: Maclaurin features have either sign, and what is
+ * divided by is well away from 0 only for short ones.
+ */
 export function baselineParams(seed: number, shape: AttentionShape | LinearAttentionShape, { bias = true, spread = 1 } = {}): BaselineParams {
   const { dim, heads } = shape;
   const params: BaselineParams = {};
   for (const [i, name] of ["q_proj", "k_proj", "v_proj", "out_proj"].entries()) {
     params[`${name}.weight`] = Float32Array.from(normals(seed + i, dim * dim, (i < 2 ? spread : 1) / Math.sqrt(dim)));
-    if (bias) params[`${name}.bias`] = Float32Array.from(normals(seed + 10 + i, dim, 0.3));
+    if (bias) params[`${name}.bias`] = Float32Array.from(normals(seed + 10 + i, dim, i < 2 ? 0.3 * spread : 0.3));
   }
   if (!("featureMap" in shape)) return params;
   const { featureMap, features } = shape;
