@@ -31,6 +31,8 @@ export interface TrainOptions {
   readonly maxPosOffset?: number;
   /** Steps that may be submitted before the first of them has been read back. Default 2. */
   readonly inFlight?: number;
+  /** Steps at whose `onStep` no further one is under way: for a sample, or a file, of just this step. Default: none. */
+  readonly settleAt?: (step: number) => boolean;
   /** What to evaluate every so many steps, and at the end. */
   readonly evaluation?: { readonly batches: readonly TokenBatch[]; readonly every: number };
   /** Called in order; the next step waits for its promise. */
@@ -40,7 +42,19 @@ export interface TrainOptions {
   readonly signal?: AbortSignal | undefined;
 }
 
-const OPTION_KEYS = ["sampler", "steps", "schedule", "accumulate", "maxPosOffset", "inFlight", "evaluation", "onStep", "onEvaluation", "signal"];
+const OPTION_KEYS = [
+  "sampler",
+  "steps",
+  "schedule",
+  "accumulate",
+  "maxPosOffset",
+  "inFlight",
+  "settleAt",
+  "evaluation",
+  "onStep",
+  "onEvaluation",
+  "signal",
+];
 
 /**
  * Trains until the trainer has done `steps` steps. Trainer and sampler stand where the last finished step left them, whether it ends, is aborted
@@ -83,7 +97,8 @@ export async function train(trainer: HlmTrainer, options: TrainOptions): Promise
       const result = trainer.step(tokens, { batch, lr, accumulate, posOffset });
       pending.push({ before, step: step + 1, lr, result });
       const due = evaluation && ((step + 1) % evaluation.every === 0 || step + 1 === steps);
-      while (pending.length >= inFlight || (due && pending.length > 0)) await settle();
+      const alone = due || options.settleAt?.(step + 1);
+      while (pending.length >= inFlight || (alone && pending.length > 0)) await settle();
       if (due) {
         const { loss } = await trainer.evaluate(evaluation.batches, { signal });
         await onEvaluation?.({ step: step + 1, loss });

@@ -141,12 +141,14 @@ describe("train", () => {
       steps: 60,
       schedule: warmupCosine({ peak: 2e-2, warmup: 5, steps: 60 }),
       inFlight: 3,
+      settleAt: (step) => step % 7 === 0,
       evaluation: { batches: evaluationBatches(order, { batch: 4, length: 12 }), every: 25 },
       onStep: ({ step, loss, tokens, lr }) => {
         log.push(`step ${step}`);
         losses.push(loss);
         expect(tokens).toBe(96);
         expect(lr).toBeGreaterThan(0);
+        if (step % 7 === 0 || step % 25 === 0) expect(trainer.steps).toBe(step);
       },
       onEvaluation: ({ step, loss }) => {
         log.push(`evaluation ${step}`);

@@ -139,6 +139,7 @@ describe("on a page", () => {
     ["the core", `export * from "homm-webgpu";`, 40],
     ["one layer", `export { requestGpu, Tensor, HomLayer } from "homm-webgpu";`, 32],
     ["the language model", `export { requestGpu, fetchSafetensors } from "homm-webgpu"; export { Hlm } from "homm-webgpu/models";`, 45],
+    ["training", `export { requestGpu } from "homm-webgpu"; export { HlmTrainer, train, BatchSampler } from "homm-webgpu/train";`, 80],
   ])("%s stays under its weight", async (_name, program, limit) => {
     const size = kibibytesOf(await bundle(program));
     expect(size).toBeLessThan(limit);
