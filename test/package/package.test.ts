@@ -138,7 +138,11 @@ describe("on a page", () => {
   it.each([
     ["the core", `export * from "homm-webgpu";`, 40],
     ["one layer", `export { requestGpu, Tensor, HomLayer } from "homm-webgpu";`, 32],
-    ["the rivals", `export { requestGpu, Tensor } from "homm-webgpu"; export { AttentionLayer, LinearAttentionLayer, drawFeatures } from "homm-webgpu/baselines";`, 34],
+    [
+      "the rivals",
+      `export { requestGpu, Tensor } from "homm-webgpu"; export { AttentionLayer, LinearAttentionLayer, drawFeatures } from "homm-webgpu/baselines";`,
+      34,
+    ],
     ["the language model", `export { requestGpu, fetchSafetensors } from "homm-webgpu"; export { Hlm } from "homm-webgpu/models";`, 45],
     ["training", `export { requestGpu } from "homm-webgpu"; export { HlmTrainer, train, BatchSampler } from "homm-webgpu/train";`, 80],
   ])("%s stays under its weight", async (_name, program, limit) => {
