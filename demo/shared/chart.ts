@@ -22,7 +22,7 @@ export interface Series {
 
 export interface ChartOptions {
   readonly series: readonly Series[];
-  readonly x: { readonly label: string; readonly format: (value: number) => string };
+  readonly x: { readonly label: string; readonly format: (value: number) => string; readonly base?: 2 | 10 };
   readonly y: { readonly label: string; readonly format: (value: number) => string };
 }
 
@@ -44,18 +44,18 @@ export class Chart {
     this.#options = options;
     const { series, x, y } = options;
     const colour = (name: string) => () => getComputedStyle(frame).getPropertyValue(name);
-    const axis = (label: string, format: (value: number) => string, extra: Partial<uPlot.Axis>): uPlot.Axis => ({
+    const axis = (label: string, format: (value: number) => string, filter: uPlot.Axis.Filter, size: number): uPlot.Axis => ({
       label,
       labelSize: 20,
       labelGap: 0,
       font: "12px system-ui, sans-serif",
       labelFont: "13px system-ui, sans-serif",
       stroke: colour("--quiet"),
-      grid: { stroke: colour("--rule"), width: 1, filter: roundOnes },
-      ticks: { stroke: colour("--rule"), width: 1, size: 5, filter: roundOnes },
-      filter: roundOnes,
+      grid: { stroke: colour("--rule"), width: 1, filter },
+      ticks: { stroke: colour("--rule"), width: 1, size: 5, filter },
+      filter,
       values: (_plot, splits) => splits.map((value) => (value === null ? "" : format(value))),
-      ...extra,
+      size,
     });
     this.#values = series.map(() => make("span", { className: "value" }));
     this.#at = make("span", { className: "value" });
@@ -80,10 +80,10 @@ export class Chart {
         legend: { show: false },
         cursor: { drag: { x: false, y: false }, points: { size: 6 } },
         scales: {
-          x: { time: false, distr: 3, range: () => [...this.#xRange] },
+          x: { time: false, distr: 3, log: x.base ?? 10, range: () => [...this.#xRange] },
           y: { distr: 3, range: (_plot, min, max) => decades(min, max) },
         },
-        axes: [axis(x.label, x.format, { size: 32 }), axis(y.label, y.format, { size: 74 })],
+        axes: [axis(x.label, x.format, x.base === 2 ? all : roundOnes, 32), axis(y.label, y.format, roundOnes, 74)],
         series: [
           {},
           ...series.map(({ label, line, dashed, points = false }) => ({
@@ -126,6 +126,8 @@ export class Chart {
     });
   }
 }
+
+const all = (_plot: uPlot, splits: number[]) => splits;
 
 /** Of a decade's nine ticks the first counts, and those at 2 and 5 where the decades are few. */
 function roundOnes(_plot: uPlot, splits: number[]): (number | null)[] {

@@ -21,4 +21,10 @@ export const pages: readonly PageEntry[] = [
     name: "Long context",
     summary: "A million tokens stream through a layer whose memory of them stays a few kilobytes, beside what attention would keep and compute.",
   },
+  {
+    file: "kernels.html",
+    name: "Kernels",
+    summary:
+      "Times every kernel of a moment layer and of softmax attention on your own adapter, and finds out from how many tokens on which is faster.",
+  },
 ];
