@@ -18,6 +18,9 @@ model:
   --order N              highest moment (2)
   --expand N             products an order, as a multiple of the width (2)
   --ffw N                width of the feed-forward parts, as a multiple of the width (2)
+  --token-shift          mixes every token with the one before it; not in the original
+  --fading               moments that fade with every token; not in the original
+  --no-positions         leaves the position embedding out
 training:
   --steps N              optimiser steps in all (2000)
   --batch N              rows of a step (12)
@@ -25,7 +28,7 @@ training:
   --lr X, --min-lr X     highest and last learning rate (0.001, 0.0001)
   --warmup N             steps of the linear rise (100)
   --beta1 X, --beta2 X   (0.9, 0.99)
-  --decay X              weight decay (0.1)
+  --weight-decay X       (0.1)
   --clip X               largest gradient norm (1)
   --positions N          rows begin at random positions from 0 to N (0)
   --seed N               of the weights and the batches (1)
@@ -279,7 +282,10 @@ function readOptions() {
         warmup: { type: "string", default: "100" },
         beta1: { type: "string", default: "0.9" },
         beta2: { type: "string", default: "0.99" },
-        decay: { type: "string", default: "0.1" },
+        "token-shift": { type: "boolean", default: false },
+        fading: { type: "boolean", default: false },
+        "no-positions": { type: "boolean", default: false },
+        "weight-decay": { type: "string", default: "0.1" },
         clip: { type: "string", default: "1" },
         positions: { type: "string", default: "0" },
         seed: { type: "string", default: "1" },
@@ -303,10 +309,9 @@ function readOptions() {
     if (text === undefined) throw new Error("--text must name a text file");
     if (vocabulary !== "chars" && vocabulary !== "bytes") throw new Error(`--vocabulary must be chars or bytes, got ${JSON.stringify(vocabulary)}`);
     if (values.prompt === "") throw new Error("--prompt must have at least one character, got an empty one");
-    const whole = (/** @type {Exclude<keyof typeof values, "json" | "help">} */ key, min = 1, max = 2 ** 31) =>
-      integer(`--${key}`, values[key] ?? "", min, max);
-    const real = (/** @type {Exclude<keyof typeof values, "json" | "help">} */ key, min = 0, max = 1000) =>
-      number(`--${key}`, values[key] ?? "", min, max);
+    /** @typedef {Exclude<keyof typeof values, "json" | "help" | "token-shift" | "fading" | "no-positions">} Text */
+    const whole = (/** @type {Text} */ key, min = 1, max = 2 ** 31) => integer(`--${key}`, values[key] ?? "", min, max);
+    const real = (/** @type {Text} */ key, min = 0, max = 1000) => number(`--${key}`, values[key] ?? "", min, max);
     const batch = whole("batch");
     const accumulate = whole("accumulate");
     if (batch % accumulate !== 0) throw new Error(`--accumulate must divide --batch ${batch}, got ${accumulate}`);
@@ -321,11 +326,15 @@ function readOptions() {
         order: whole("order", 1, 8),
         orderExpand: whole("expand", 1, 1024),
         ffwExpand: whole("ffw"),
+        // The original's model has none of these in its configuration.
+        ...(values["token-shift"] && { tokenShift: true }),
+        ...(values.fading && { decay: true }),
+        ...(values["no-positions"] && { positions: false }),
       },
       optimiser: {
         lr: real("lr"),
         betas: /** @type {[number, number]} */ ([real("beta1", 0, 0.999999), real("beta2", 0, 0.999999)]),
-        weightDecay: real("decay"),
+        weightDecay: real("weight-decay"),
         clipNorm: real("clip", 1e-6),
       },
       steps: whole("steps", 0),
