@@ -4,12 +4,14 @@
 //
 //   rows     [batch rows, slab tokens, k·E]   in: moments (prefix_moments.wgsl, plain); out: h, in place
 //   decay    [3, E]                           γ, -ln γ, 1 / (1 - γ); the same for every order
-//   running  [batch rows, 3, k·E]             s in two parts, then n: what came before (read when accumulate) and, afterwards, all of it
+//   running  [batch rows, 3, k·E]             s in two parts, then n: what came before (read when accumulate) and, afterwards, all of it; rows from
+//                                             first_batch_row on
 //
 // A part of s takes 64 additions before it is added to the other: where nothing fades, a running sum of a million tokens would lose 1.7e-5.
 // One invocation owns 4 channels of one batch row and walks its tokens. Cost: reads and writes tokens·k·E.
 
 struct Shape {
+  first_batch_row: u32,
   batch_rows: u32,
   stride4: u32,
   expand4: u32,
@@ -32,7 +34,7 @@ fn main(@builtin(global_invocation_id) id: vec3u, @builtin(num_workgroups) grid:
     return;
   }
   let factor = decay[channel % shape.expand4];
-  let state = batch_row * 3u * stride4 + channel;
+  let state = (shape.first_batch_row + batch_row) * 3u * stride4 + channel;
   var base = vec4f();
   var sum = vec4f();
   var count = vec4f();

@@ -1,8 +1,9 @@
 import { checkInteger, checkObject, checkOneOf, rangeError, raw, typeError } from "../checks.ts";
+import { decayTable } from "../ops/decay_moments.ts";
 import type { Gpu } from "../runtime/gpu.ts";
 import { checkGpu, type Tensor } from "../runtime/tensor.ts";
 import { checkConfig, checkParams, type HomConfig, type HomParams } from "./hom_config.ts";
-import { HomState } from "./hom_state.ts";
+import { HomState, type HomStateConfig } from "./hom_state.ts";
 import { type HomGradients, type HomTrainingPass, runBackward, type TrainingCall } from "./hom_training.ts";
 import { MASK_EPSILON, type MaskShape, type ResolvedMask } from "./mask.ts";
 import { type ForwardOptions, type LayerParts, type LayerRecord, MomentLayer } from "./moment_layer.ts";
@@ -43,7 +44,10 @@ export class HomLayer extends MomentLayer<HomForwardOptions> {
     const { dtype, plan, buffers } = parts;
     const check = (where: string, state: unknown) => {
       if (!(state instanceof HomState)) throw typeError(where, "state", "be a HomState", state, "make one with createState()");
-      state.checkFits(where, gpu, stateConfig(config));
+      const own = stateConfig(config);
+      const kind = ({ means }: HomStateConfig) => (means === undefined ? "plain means" : "decayed moments");
+      if (kind(state.config) !== kind(own)) throw rangeError(where, "state", `be one of ${kind(own)}`, raw(kind(state.config)));
+      state.checkFits(where, gpu, own);
     };
     this.stream = new MomentStream(gpu, { dtype, plan, buffers, check, optionKeys: [] });
   }
@@ -72,6 +76,7 @@ export class HomLayer extends MomentLayer<HomForwardOptions> {
     const { result: buffers, status } = gpu.guard(where, () => ({
       projections: gpu.upload("hom.projections.weights", stored.projections),
       ag: gpu.upload("hom.ag_proj.weights", stored.ag),
+      ...(full.decay && { decay: gpu.upload("hom.decay", decayTable(checked["decay"] ?? [], padded(moment.width) / 4)) }),
     }));
     const { dtype } = full;
     const parts: LayerParts = { name: "HomLayer", dtype, plan: full, epsilon: MASK_EPSILON, optionKeys: ["queryMask"], buffers, status };
@@ -132,6 +137,8 @@ export class HomLayer extends MomentLayer<HomForwardOptions> {
     const where = "HomLayer.createState";
     checkObject(where, "options", options, ["batch", "window"]);
     const batch = checkInteger(where, "batch", options.batch ?? 1, 1, 65_535);
+    if (this.config.decay && options.window !== undefined)
+      throw typeError(where, "window", "be left out for decayed moments, which forget by themselves", options.window);
     const window = checkWindow(where, options.window);
     this.checkUsable(where);
     return new HomState(this.gpu, stateConfig(this.config), batch, window);
@@ -141,6 +148,7 @@ export class HomLayer extends MomentLayer<HomForwardOptions> {
   append(state: HomState, context: Tensor, options: AppendOptions = {}): void {
     const where = "HomLayer.append";
     this.checkUsable(where);
+    this.#checkPlain(where);
     this.stream.append(where, state, context, options);
   }
 
@@ -148,6 +156,7 @@ export class HomLayer extends MomentLayer<HomForwardOptions> {
   query(state: HomState, query: Tensor, options: QueryOptions = {}): Tensor {
     const where = "HomLayer.query";
     this.checkUsable(where);
+    this.#checkPlain(where);
     return this.stream.query(where, state, query, options);
   }
 
@@ -156,6 +165,10 @@ export class HomLayer extends MomentLayer<HomForwardOptions> {
     const where = "HomLayer.step";
     this.checkUsable(where);
     return this.stream.step(where, state, tokens, options);
+  }
+
+  #checkPlain(where: string): void {
+    if (this.config.decay) throw typeError(where, "layer", "keep plain sums", raw("decayed moments"), "use step()");
   }
 
   override destroy(): void {
@@ -168,6 +181,14 @@ export class HomLayer extends MomentLayer<HomForwardOptions> {
     { queryMask }: HomForwardOptions,
     { shape, resolved }: { readonly shape: MaskShape; readonly resolved: ResolvedMask },
   ): Pick<LayerRecord, "uploads" | "queryMask"> {
+    if (this.config.decay && (resolved.key !== "causal" || queryMask)) {
+      throw typeError(
+        where,
+        queryMask ? "queryMask" : "mask",
+        queryMask ? "be left out for decayed moments" : 'be "causal" for decayed moments',
+        raw("another"),
+      );
+    }
     if (queryMask === undefined) return {};
     const rows = shape.batch * shape.queryLength;
     if (!(queryMask instanceof Uint8Array)) throw typeError(where, "queryMask", "be a Uint8Array", queryMask);
@@ -177,6 +198,6 @@ export class HomLayer extends MomentLayer<HomForwardOptions> {
   }
 }
 
-function stateConfig({ dim, order, orderExpand, activation }: Required<HomConfig>) {
-  return { dim, order, orderExpand, activation };
+function stateConfig({ dim, order, orderExpand, activation, decay }: Required<HomConfig>): HomStateConfig {
+  return { dim, order, orderExpand, activation, ...(decay && { means: "decayed" }) };
 }

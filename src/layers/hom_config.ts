@@ -25,6 +25,11 @@ export interface HomConfig {
   readonly dtype?: Dtype;
   /** Storage of the weights: `"i8"` keeps a byte a weight and one scale a channel, `"i4"` half a byte and a scale for every 32 inputs. Default: `dtype`. */
   readonly weightDtype?: WeightDtype;
+  /**
+   * Decayed moments: what a token adds to a channel's mean fades by the factor `decay` `[e·D]`, one more parameter, with every token after it; the same
+   * for every order. Such a layer is causal: it takes the mask `"causal"` alone, and its states know `step`, `clone` and `reset`. Default false.
+   */
+  readonly decay?: boolean;
   /** Bytes of scratch memory that one call may use, whatever its lengths. Default 64 MiB. */
   readonly scratchBudget?: number;
 }
@@ -32,12 +37,12 @@ export interface HomConfig {
 /** Checkpoint names: `ho_proj.weight [M, D]`, `ho_proj.bias [M]`, `se_proj.weight [M, D]`, `se_proj.bias [M]`, `ag_proj.weight [D, M]`, `ag_proj.bias [D]`. */
 export type HomParams = Readonly<Record<string, Float32Array>>;
 
-const CONFIG_KEYS = ["dim", "order", "orderExpand", "activation", "bias", "dtype", "weightDtype", "scratchBudget"];
+const CONFIG_KEYS = ["dim", "order", "orderExpand", "activation", "bias", "dtype", "weightDtype", "decay", "scratchBudget"];
 
 /** The configuration with its defaults. @throws TypeError, RangeError */
 export function checkConfig(where: string, config: HomConfig, gpu: Gpu): Required<HomConfig> {
   checkObject(where, "config", config, CONFIG_KEYS);
-  const { activation = "gelu", bias = true, dtype = "f32", weightDtype = dtype, scratchBudget = 64 << 20 } = config;
+  const { activation = "gelu", bias = true, dtype = "f32", weightDtype = dtype, decay = false, scratchBudget = 64 << 20 } = config;
   const dim = checkInteger(where, "dim", config.dim, 1, 65_536);
   const order = checkInteger(where, "order", config.order, 1, 8);
   const orderExpand = checkInteger(where, "orderExpand", config.orderExpand, 1, 1024);
@@ -47,6 +52,7 @@ export function checkConfig(where: string, config: HomConfig, gpu: Gpu): Require
   if (dtype === "f16" && dim % 4 !== 0)
     throw rangeError(where, "dim", 'be a multiple of 4 for dtype "f16"', dim, 'use dtype "f32", with weightDtype "f16" for smaller weights');
   if (typeof bias !== "boolean") throw typeError(where, "bias", "be true or false", bias);
+  if (typeof decay !== "boolean") throw typeError(where, "decay", "be true or false", decay);
   checkInteger(where, "scratchBudget", scratchBudget, 1);
   const needed = minimumScratch({ dim, order, orderExpand, activation, scratchBudget }, gpu.tuning);
   if (scratchBudget < needed) throw rangeError(where, "scratchBudget", `be at least ${needed} bytes for this width and order`, scratchBudget);
@@ -64,7 +70,7 @@ export function checkConfig(where: string, config: HomConfig, gpu: Gpu): Require
       "use a smaller weightDtype or orderExpand",
     );
   }
-  return { dim, order, orderExpand, activation, bias, dtype, weightDtype, scratchBudget };
+  return { dim, order, orderExpand, activation, bias, dtype, weightDtype, decay, scratchBudget };
 }
 
 /** @throws WeightsError unless every parameter is there, of its shape, and finite */
@@ -74,6 +80,7 @@ export function checkParams(where: string, config: Required<HomConfig>, params: 
   if (typeof params !== "object" || params === null) throw typeError(where, "params", "be an object of Float32Arrays", params);
   const shapes: Record<string, number[]> = { "ho_proj.weight": [moment, dim], "se_proj.weight": [moment, dim], "ag_proj.weight": [dim, moment] };
   if (bias) Object.assign(shapes, { "ho_proj.bias": [moment], "se_proj.bias": [moment], "ag_proj.bias": [dim] });
+  if (config.decay) shapes["decay"] = [orderExpand * dim];
   const missing = Object.keys(shapes).filter((key) => params[key] === undefined);
   if (missing.length > 0)
     throw new WeightsError(
@@ -91,5 +98,8 @@ export function checkParams(where: string, config: Required<HomConfig>, params: 
     const bad = array.findIndex((value) => !Number.isFinite(value));
     if (bad !== -1) throw new WeightsError(`${where}: params["${key}"] must be finite, got ${array[bad]} at element ${bad}`);
   }
+  const outside = params["decay"]?.findIndex((factor) => !(factor > 0 && factor <= 1)) ?? -1;
+  if (outside !== -1)
+    throw new WeightsError(`${where}: params["decay"] must have factors in (0, 1], got ${params["decay"]?.[outside]} at element ${outside}`);
   return params;
 }

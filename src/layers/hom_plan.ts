@@ -41,8 +41,10 @@ export function minimumScratch(config: HomPlanConfig, tuning: Tuning): number {
 export function planHom(config: HomPlanConfig, tuning: Tuning, limits: GpuLimits, call: HomCall): HomPlan {
   const planner = new Planner(config, tuning, limits, call);
   const { mask } = call;
-  if (config.decay) decayed(planner, mask);
-  else if (mask.kind === "causal") causal(planner, mask.ahead, call.queryMask ?? false);
+  if (config.decay) {
+    if (mask.kind !== "causal" || mask.ahead !== 1 || call.queryMask) throw new Error(`planHom: decayed means are causal, got mask ${mask.kind}`);
+    decayed(planner);
+  } else if (mask.kind === "causal") causal(planner, mask.ahead, call.queryMask ?? false);
   else if (mask.kind === "blockCausal") blockCausal(planner, mask.block);
   else if (mask.kind === "full") fullMask(planner, mask.batch);
   else if (mask.kind === "packed") packed(planner, mask.cuSeqlens);
@@ -152,19 +154,19 @@ function causal(p: Planner, ahead: number, queryMask: boolean): void {
   causalSlabs(p, { ahead, table, prefixTable: queryMask ? "mask" : "none" });
 }
 
-/** Slabs of moments, each turned into means in which earlier tokens have faded. */
-function decayed(p: Planner, mask: MaskPlan): void {
-  if (mask.kind !== "causal" || mask.ahead !== 1) throw new Error(`planHom: decayed means are causal, got mask ${mask.kind}`);
+/** Slabs of moments, each turned into means in which earlier tokens have faded; `memory` of all batch rows is gone on from. */
+export function decayed(p: Planner, memory?: Slot): void {
   const { batch, contextLength } = p.call;
   const wholeRows = Math.min(batch, Math.floor(p.slabRows / contextLength), Math.floor(p.sumRows / DECAY_ROWS));
   const rowsAtOnce = contextLength <= MAX_INNER_STEPS ? Math.max(1, wholeRows) : 1;
   const slab = Math.min(wholeRows >= 1 ? contextLength : p.wholeSlab(Math.min(p.slabRows, p.bindTokens)), MAX_INNER_STEPS);
   for (let row = 0; row < batch; row += rowsAtOnce) {
     const rows = Math.min(rowsAtOnce, batch - row);
-    const running = p.scratchSlot("running", rows * DECAY_ROWS * p.rowBytes);
+    const running = memory ?? p.scratchSlot("running", rows * DECAY_ROWS * p.rowBytes);
     for (let token = 0; token < contextLength; token += slab) {
       const tokens = Math.min(slab, contextLength - token);
-      const means = p.decayedSlab({ row, rows, token, tokens, running, accumulate: token > 0 });
+      const all = memory !== undefined;
+      const means = p.decayedSlab({ row, rows, token, tokens, running, all, accumulate: all || token > 0 });
       p.slab({ firstBatchRow: row, batchRows: rows, firstQuery: token, queries: tokens }, { source: SOURCE_MEAN, moments: EMPTY }, means);
     }
   }

@@ -8,6 +8,8 @@ export type HomStateConfig = {
   readonly order: number;
   readonly orderExpand: number;
   readonly activation: Activation;
+  /** Of a layer with decayed moments. */
+  readonly means?: "decayed";
 };
 
 /** @internal */
@@ -20,11 +22,16 @@ export const HOM_STATE: StateForm<HomStateConfig> = {
   layout: (config) => config,
 };
 
+/** Sums that fade: whole ones of another kind, which cannot be added to one another. */
+const DECAYED_STATE: StateForm<HomStateConfig> = { ...HOM_STATE, magic: "HOMDECAY", keys: { ...HOM_STATE.keys, means: ["decayed"] }, linear: false };
+
+const formOf = (config: HomStateConfig) => (config.means === undefined ? HOM_STATE : DECAYED_STATE);
+
 /** The memory of a stream of a {@link HomLayer}. Made by `HomLayer.createState`. */
 export class HomState extends MomentState<HomStateConfig> {
   /** @internal */
   constructor(gpu: Gpu, config: HomStateConfig, batch: number, window: number | undefined) {
-    super(gpu, HOM_STATE, config, batch, window);
+    super(gpu, formOf(config), config, batch, window);
   }
 
   /**
@@ -34,7 +41,10 @@ export class HomState extends MomentState<HomStateConfig> {
    */
   static load(gpu: Gpu, bytes: Uint8Array | ArrayBuffer, options: { readonly layer?: { readonly config: HomStateConfig } } = {}): HomState {
     const where = "HomState.load";
-    const { saved, config, batch, window } = readSaved(where, gpu, bytes, HOM_STATE, options.layer?.config);
+    const first = bytes instanceof ArrayBuffer ? new Uint8Array(bytes) : bytes;
+    // Its first bytes tell the kinds apart: HOMSTATE, HOMDECAY.
+    const form = first instanceof Uint8Array && first[3] === "D".charCodeAt(0) ? DECAYED_STATE : HOM_STATE;
+    const { saved, config, batch, window } = readSaved(where, gpu, bytes, form, options.layer?.config);
     const state = new HomState(gpu, config, batch, window);
     state.restore(where, saved);
     return state;

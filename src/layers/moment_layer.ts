@@ -245,7 +245,7 @@ export abstract class MomentLayer<Options extends ForwardOptions = ForwardOption
       if (failure) throw failure;
       const steps = lengths.flatMap((length) => {
         const call = { batch: 1, queryLength: length, contextLength: length, query: 0, context: 0, out: 0, ...dtypes };
-        return masks.flatMap((mask) => planHom(plan, this.gpu.tuning, this.gpu.limits, { ...call, mask }).steps);
+        return (plan.decay ? masks.slice(1) : masks).flatMap((mask) => planHom(plan, this.gpu.tuning, this.gpu.limits, { ...call, mask }).steps);
       });
       await Promise.all([...steps.map(({ kernel, variant }) => this.gpu.prepare(kernel, variant)), others]);
     } catch (error) {

@@ -339,12 +339,14 @@ export class Planner {
     return { buffer: "decay", offset: 0, size: 3 * this.expand4 * 16 };
   }
 
-  /** Decayed means of a stretch of tokens, one row a token. What came before is in `running`. */
-  decayedSlab(a: { row: number; rows: number; token: number; tokens: number; running: Slot; accumulate: boolean }): Slot {
+  /** Decayed means of a stretch of tokens, one row a token. What came before is in `running`, of all batch rows or of these alone. */
+  decayedSlab(a: { row: number; rows: number; token: number; tokens: number; running: Slot; all?: boolean; accumulate: boolean }): Slot {
     const { stride4, expand4, maxWorkgroups } = this;
     const rows = this.prefixSlab({ role: "rows", row: a.row, rows: a.rows, token: a.token, tokens: a.tokens, running: false, ahead: 1 });
     const common = { rows, decay: this.decay, running: a.running, stride4, expand4, maxWorkgroups };
-    this.steps.push(planDecayMoments({ ...common, batchRows: a.rows, slabTokens: a.tokens, accumulate: a.accumulate }));
+    this.steps.push(
+      planDecayMoments({ ...common, firstBatchRow: a.all ? a.row : 0, batchRows: a.rows, slabTokens: a.tokens, accumulate: a.accumulate }),
+    );
     return rows;
   }
 

@@ -20,6 +20,8 @@ export type MomentShape = Pick<HomPlanConfig, "dim" | "order" | "orderExpand">;
 /** A kind of state: how it is called, saved and laid out. @internal */
 export interface StateForm<C extends StateConfig> extends StateFile {
   readonly layer: "HomLayer" | "PomLayer";
+  /** False for sums that cannot be merged, subtracted or scaled. Default true. */
+  readonly linear?: boolean;
   /** The chunks of channels that the kernels pad to multiples of 4. */
   layout(config: C): MomentShape;
 }
@@ -330,6 +332,8 @@ export abstract class MomentState<C extends StateConfig = StateConfig> {
   }
 
   #checkNoWindow(where: string): void {
+    if (this.#form.linear === false)
+      throw typeError(where, "the state", "hold plain sums", raw("decayed moments"), "reset() and clone() work with any");
     if (this.window !== undefined) {
       throw typeError(
         where,

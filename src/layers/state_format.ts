@@ -5,11 +5,11 @@ import { WeightsError } from "../errors.ts";
  *
  * | bytes | |
  * | --- | --- |
- * | 8 | `HOMSTATE`, or `POMSTATE` |
+ * | 8 | `HOMSTATE`, `HOMDECAY` for decayed moments, or `POMSTATE` |
  * | 4 | version, 1 |
  * | 4 | n, length of the header in bytes, a multiple of 4 |
  * | n | header: JSON, filled up with spaces |
- * | 4·levels·batch·M | f32 partial sums `[levels, batch, M]`; their sum over levels is the state's sum |
+ * | 4·levels·batch·M | f32 partial sums `[levels, batch, M]`; their sum over levels is the state's sum; of decayed moments the memory of `decay_moments`, `[batch, 3, M]`, and zeros |
  * | 4·held·batch·D | f32, with a window: the last tokens `[held, batch, D]`, oldest first |
  * | 4 | CRC-32 (IEEE 802.3) of everything before |
  */
@@ -19,7 +19,7 @@ const MAX_HEADER = 1 << 20;
 
 /** What a kind of state writes of its layer, and how wide its sums are. */
 export interface StateFile {
-  readonly magic: "HOMSTATE" | "POMSTATE";
+  readonly magic: "HOMSTATE" | "HOMDECAY" | "POMSTATE";
   /** Of the class, for messages. */
   readonly name: string;
   /** Keys of the layer's configuration: the range of an integer, or the values of a text. */

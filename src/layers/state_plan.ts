@@ -1,3 +1,4 @@
+import { DECAY_ROWS } from "../ops/decay_moments.ts";
 import { planLinear } from "../ops/linear.ts";
 import { planMergeMoments } from "../ops/merge_moments.ts";
 import type { Rows } from "../ops/op.ts";
@@ -8,7 +9,7 @@ import { planUpdateState } from "../ops/update_state.ts";
 import type { GpuLimits } from "../runtime/gpu.ts";
 import type { Slot, Step } from "../runtime/kernel.ts";
 import type { Tuning } from "../runtime/tuning.ts";
-import { causalSlabs } from "./hom_plan.ts";
+import { causalSlabs, decayed } from "./hom_plan.ts";
 import { type BlockSums, type HomPlanConfig, type PlannedCall, Planner } from "./planner.ts";
 
 /** What to do with a state whose batch is `call.batch`. */
@@ -40,7 +41,10 @@ export function planState(config: HomPlanConfig, tuning: Tuning, limits: GpuLimi
     levels: { buffer: "levels", offset: 0, size: STATE_LEVELS * states * p.rowBytes },
     entry: { buffer: "entry", offset: 0, size: Math.max(16, (ENTRY_COUNTS + states) * 4) },
   };
-  if (operation.kind === "append") append(p, slots, operation.lengths, operation.perCall ?? false);
+  if (config.decay) {
+    if (operation.kind !== "step") throw new Error(`planState: decayed means are stepped, got ${operation.kind}`);
+    decayed(p, { ...slots.levels, size: DECAY_ROWS * states * p.rowBytes });
+  } else if (operation.kind === "append") append(p, slots, operation.lengths, operation.perCall ?? false);
   else if (operation.kind === "appendPacked") p.packedSums(operation.cuSeqlens, adder(p, slots, operation.perCall ?? false), () => {});
   else if (operation.kind === "query") query(p, slots);
   else if (operation.kind === "queryPacked") queryPacked(p, slots);

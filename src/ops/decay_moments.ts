@@ -12,8 +12,9 @@ export interface DecayMomentsArguments {
   readonly rows: Slot;
   /** `[3, 4·expand4]`, see {@link decayTable}. */
   readonly decay: Slot;
-  /** `[batchRows, 3, 4·stride4]` */
+  /** `[firstBatchRow + batchRows, 3, 4·stride4]` */
   readonly running: Slot;
+  readonly firstBatchRow?: number;
   readonly batchRows: number;
   readonly slabTokens: number;
   readonly stride4: number;
@@ -31,7 +32,14 @@ export function planDecayMoments(a: DecayMomentsArguments): Step {
   return {
     kernel: decayMoments,
     variant: {},
-    uniforms: { batch_rows: batchRows, stride4, expand4, slab_tokens: slabTokens, accumulate: a.accumulate ? 1 : 0 },
+    uniforms: {
+      first_batch_row: a.firstBatchRow ?? 0,
+      batch_rows: batchRows,
+      stride4,
+      expand4,
+      slab_tokens: slabTokens,
+      accumulate: a.accumulate ? 1 : 0,
+    },
     slots: { decay: a.decay, running: a.running, rows: a.rows },
     workgroups: workgroupsFor(Math.ceil((batchRows * stride4) / WORKGROUP_SIZE), a.maxWorkgroups),
     bytesRead: bytes + expand4 * 16 + (a.accumulate ? memory : 0),

@@ -1,5 +1,5 @@
 import { describe, expect, it } from "vitest";
-import { requestGpu } from "../../src/index.ts";
+import { HomLayer, HomState, requestGpu, Tensor } from "../../src/index.ts";
 import { planHomBackward, planHomTranspose, transposedWeights } from "../../src/layers/hom_backward_plan.ts";
 import { planHom } from "../../src/layers/hom_plan.ts";
 import { packLinear } from "../../src/layers/params.ts";
@@ -88,4 +88,82 @@ it("only a causal mask can fade", () => {
   const config = { dim: 4, order: 1, orderExpand: 1, activation: "gelu", decay: true, scratchBudget: 1 << 20 } as const;
   const call = { batch: 1, queryLength: 2, contextLength: 2, query: 0, context: 0, out: 0 };
   expect(() => planHom(config, gpu.tuning, gpu.limits, { ...call, mask: { kind: "none" } })).toThrow(/decayed means are causal/);
+});
+
+describe("a layer with decayed moments", () => {
+  const shape = { dim: 12, order: 2, orderExpand: 2 } as const;
+  const decay = Float32Array.from({ length: 24 }, (_, c) => (c % 4 === 0 ? 1 : 0.3 + c / 40));
+  const params = { ...layerParams(5, shape), decay };
+  const [batch, tokens] = [3, 41];
+  const x = normals32(6, batch * tokens * shape.dim);
+  const args = { query: x, mask: "causal", decay, batch, queryLength: tokens } as const;
+  const expected = homReference({ ...shape, activation: "gelu" }, layerParams(5, shape) as never, args);
+  const rowsOf = (values: ArrayLike<number>, from: number, count: number) =>
+    Float32Array.from({ length: batch * count * shape.dim }, (_, i) => {
+      const row = Math.floor(i / (count * shape.dim));
+      return values[row * tokens * shape.dim + from * shape.dim + (i % (count * shape.dim))]!;
+    });
+
+  it("computes the twin's output and gradients", async () => {
+    using layer = await HomLayer.create(gpu, { ...shape, decay: true }, params);
+    using query = Tensor.from(gpu, x, [batch, tokens, shape.dim]);
+    using gradOutput = Tensor.from(gpu, normals32(7, x.length), [batch, tokens, shape.dim]);
+    const { output, backward } = layer.forwardForTraining(query, { mask: "causal" });
+    expectClose(await output.read(), expected, { relL2: LAYER_F32, what: "y", adapter });
+    const grads = backward(gradOutput);
+    const of = homBackward({ ...shape, activation: "gelu" }, layerParams(5, shape) as never, { ...args, gradOutput: normals32(7, x.length) });
+    expectClose(await grads.query.read(), of.query, { relL2: LAYER_GRADIENT_F32, what: "query", adapter });
+    for (const [key, values] of Object.entries(of.params)) {
+      expectClose(await grads.params[key]!.read(), values, { relL2: LAYER_GRADIENT_F32, what: key, adapter });
+    }
+  });
+
+  it("streams: any cut of the tokens into steps gives the output of one call, across copies and saved bytes", async () => {
+    using layer = await HomLayer.create(gpu, { ...shape, decay: true }, params);
+    for (const cuts of [[41], [1, 1, 39], [20, 21], [5, 1, 30, 5]]) {
+      let state = layer.createState({ batch });
+      let at = 0;
+      for (const count of cuts) {
+        using some = Tensor.from(gpu, rowsOf(x, at, count), [batch, count, shape.dim]);
+        using y = layer.step(state, some);
+        expectClose(await y.read(), rowsOf(expected, at, count), { relL2: LAYER_F32, what: `tokens from ${at}`, adapter });
+        at += count;
+        const copy = at % 2 === 0 ? state.clone() : HomState.load(gpu, await state.save(), { layer: { config: state.config } });
+        state.destroy();
+        state = copy;
+      }
+      expect(state.count).toEqual([41, 41, 41]);
+      state.destroy();
+    }
+  });
+
+  it("starts anew after reset()", async () => {
+    using layer = await HomLayer.create(gpu, { ...shape, decay: true }, params);
+    using state = layer.createState({ batch });
+    using all = Tensor.from(gpu, x, [batch, tokens, shape.dim]);
+    using first = layer.step(state, all);
+    state.reset();
+    using again = layer.step(state, all);
+    expect(await again.read()).toEqual(await first.read());
+  });
+
+  it("says what it cannot do", async () => {
+    using layer = await HomLayer.create(gpu, { ...shape, decay: true }, params);
+    using plain = await HomLayer.create(gpu, shape, layerParams(5, shape));
+    using query = Tensor.from(gpu, x, [batch, tokens, shape.dim]);
+    using state = layer.createState({ batch });
+    using other = layer.createState({ batch });
+    using sums = plain.createState({ batch });
+    expect(() => layer.forward(query)).toThrow(/HomLayer.forward: mask must be "causal" for decayed moments/);
+    expect(() => layer.createState({ window: 4 })).toThrow(/window must be left out for decayed moments/);
+    expect(() => layer.append(state, query)).toThrow(/HomLayer.append: layer must keep plain sums, got decayed moments; use step\(\)/);
+    expect(() => layer.query(state, query)).toThrow(TypeError);
+    expect(() => state.merge(other)).toThrow(/the state must hold plain sums/);
+    expect(() => state.scale(0.5)).toThrow(/the state must hold plain sums/);
+    expect(() => layer.step(sums, query)).toThrow(/state must be one of decayed moments, got plain means/);
+    expect(() => plain.step(state, query)).toThrow(/state must be one of plain means, got decayed moments/);
+    await expect(HomLayer.create(gpu, { ...shape, decay: true }, layerParams(5, shape))).rejects.toThrow(/missing decay/);
+    const bad = { ...params, decay: decay.map((factor, c) => (c === 3 ? 1.5 : factor)) };
+    await expect(HomLayer.create(gpu, { ...shape, decay: true }, bad)).rejects.toThrow(/factors in \(0, 1\], got 1.5 at element 3/);
+  });
 });
