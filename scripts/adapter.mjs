@@ -227,8 +227,11 @@ function canExecute(file) {
   }
 }
 
-/** Flags for headless WebGPU; the first row keeps a browser without a network from trying to reach one. */
-export function browserArguments() {
+/**
+ * Flags for headless WebGPU; the first row keeps a browser without a network from trying to reach one.
+ * @param {{ canvas?: boolean }} options `canvas`: pages draw with WebGPU, too; without a GPU the rest of the browser then has to draw on SwiftShader as well
+ */
+export function browserArguments({ canvas = false } = {}) {
   return [
     "--no-first-run",
     "--disable-background-networking",
@@ -240,6 +243,7 @@ export function browserArguments() {
     "--enable-webgpu-developer-features",
     "--enable-features=Vulkan",
     ...(process.env["WEBGPU_ADAPTER"] === "gpu" ? [] : ["--use-webgpu-adapter=swiftshader"]),
+    ...(process.env["WEBGPU_ADAPTER"] !== "gpu" && canvas ? ["--use-vulkan=swiftshader", "--use-angle=swiftshader"] : []),
   ];
 }
 
