@@ -1,4 +1,5 @@
 import { Chart } from "../shared/chart.ts";
+import { homFlopsPerToken } from "../shared/costs.ts";
 import { allow, download, element, make } from "../shared/dom.ts";
 import { adapterName, Engine, EngineLost } from "../shared/engine.ts";
 import { grouped, milliseconds, rate, short } from "../shared/format.ts";
@@ -235,10 +236,8 @@ function measuredCrossover(points: readonly Point[]): number | undefined {
 }
 
 /** Tokens N at which 6·k·e·N·D² (and the smaller terms) are 8·N·D² + 4·N²·D, half of the square if causal. */
-function countedCrossover({ dim, order, orderExpand, causal }: MeasureOptions): number {
-  const moments = order * orderExpand * dim;
-  const perToken = 6 * dim * moments + (moments * (order - 1)) / order + moments;
-  return Math.max(1, (perToken - 8 * dim ** 2) / ((causal ? 2 : 4) * dim));
+function countedCrossover({ causal, ...shape }: MeasureOptions): number {
+  return Math.max(1, (homFlopsPerToken(shape) - 8 * shape.dim ** 2) / ((causal ? 2 : 4) * shape.dim));
 }
 
 function report({ options, points, kernels }: Run) {
