@@ -58,7 +58,7 @@ const METADATA_KEYS = {
   ffwExpand: "ffw_expand",
   tokenShift: "token_shift",
   decay: "decay",
-  positions: "positions",
+  positions: "position_embedding",
 } as const satisfies Readonly<Record<keyof HlmConfig, string>>;
 
 /** The configuration that a checkpoint's metadata gives (`vocab_size`, `dim`, `n_layers`, …). @throws WeightsError where it lacks one */
