@@ -99,15 +99,9 @@ export class HomBlock {
     }
   }
 
-  /** The whole block on bare buffers: `x` -> `y` by way of `between`; the residuals are the kernels' epilogues. @internal */
-  record(
-    pass: GPUComputePassEncoder,
-    call: Omit<LayerRecord, "out" | "context" | "residual">,
-    between: BufferView,
-    y: BufferView,
-    rows: number,
-  ): (() => void)[] {
-    const free = this.hom.record(pass, { ...call, context: call.query, residual: call.query, out: between });
+  /** The whole block on bare buffers: `x` -> `y` by way of `between`; the residuals, at first the query unless told otherwise, are the kernels' epilogues. @internal */
+  record(pass: GPUComputePassEncoder, call: Omit<LayerRecord, "out" | "context">, between: BufferView, y: BufferView, rows: number): (() => void)[] {
+    const free = this.hom.record(pass, { residual: call.query, ...call, context: call.query, out: between });
     this.recordFeedForward(pass, between, y, rows);
     return free;
   }

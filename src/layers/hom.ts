@@ -42,14 +42,7 @@ export class HomLayer extends MomentLayer<HomForwardOptions> {
     this.config = Object.freeze(config);
     this.momentDim = config.order * config.orderExpand * config.dim;
     const { dtype, plan, buffers } = parts;
-    const check = (where: string, state: unknown) => {
-      if (!(state instanceof HomState)) throw typeError(where, "state", "be a HomState", state, "make one with createState()");
-      const own = stateConfig(config);
-      const kind = ({ means }: HomStateConfig) => (means === undefined ? "plain means" : "decayed moments");
-      if (kind(state.config) !== kind(own)) throw rangeError(where, "state", `be one of ${kind(own)}`, raw(kind(state.config)));
-      state.checkFits(where, gpu, own);
-    };
-    this.stream = new MomentStream(gpu, { dtype, plan, buffers, check, optionKeys: [] });
+    this.stream = new MomentStream(gpu, { dtype, plan, buffers, check: (where, state) => this.checkState(where, state), optionKeys: [] });
   }
 
   /**
@@ -165,6 +158,15 @@ export class HomLayer extends MomentLayer<HomForwardOptions> {
     const where = "HomLayer.step";
     this.checkUsable(where);
     return this.stream.step(where, state, tokens, options);
+  }
+
+  /** Whether this is a state of a layer like this one. @internal */
+  checkState(where: string, state: unknown): void {
+    if (!(state instanceof HomState)) throw typeError(where, "state", "be a HomState", state, "make one with createState()");
+    const own = stateConfig(this.config);
+    const kind = ({ means }: HomStateConfig) => (means === undefined ? "plain means" : "decayed moments");
+    if (kind(state.config) !== kind(own)) throw rangeError(where, "state", `be one of ${kind(own)}`, raw(kind(state.config)));
+    state.checkFits(where, this.gpu, own);
   }
 
   #checkPlain(where: string): void {

@@ -1,10 +1,12 @@
 import { checkInteger, checkObject, checkOneOf, rangeError, raw, typeError } from "../checks.ts";
 import { planEmbed } from "../ops/embed.ts";
+import { planShift } from "../ops/shift.ts";
 import type { Gpu } from "../runtime/gpu.ts";
 import type { WeightDtype } from "../runtime/kernel.ts";
 import { type BufferView, Program } from "../runtime/program.ts";
 import { ProgramCache } from "../runtime/program_cache.ts";
 import { checkGpu, Tensor } from "../runtime/tensor.ts";
+import { USAGE } from "../runtime/usage.ts";
 import type { GPUBuffer, GPUCommandEncoder, GPUComputePassEncoder } from "../webgpu.ts";
 import { Decoder } from "./decoder.ts";
 import { HlmState, POSITION_CHUNK } from "./hlm_state.ts";
@@ -78,12 +80,15 @@ export class Hlm {
   readonly config: HlmConfig;
   readonly #parts: HlmParts;
   readonly #programs = new ProgramCache(KEPT_PROGRAMS);
+  /** The position embedding of a model that has none: zeros `[D]`. */
+  readonly #nowhere: GPUBuffer;
   #destroyed = false;
 
   private constructor(gpu: Gpu, config: HlmConfig, parts: HlmParts) {
     this.gpu = gpu;
     this.config = Object.freeze({ ...config });
     this.#parts = parts;
+    this.#nowhere = gpu.createBuffer("hom.positions.none", Math.max(16, config.dim * 4), USAGE.STORAGE);
   }
 
   /**
@@ -103,8 +108,9 @@ export class Hlm {
 
   /** Bytes of the weights on the GPU. */
   get weightBytes(): number {
-    const { table, positions, blocks, output } = this.#parts;
-    return [...positions, ...blocks, output].reduce((sum, part) => sum + part.weightBytes, table.size);
+    const { table, positions, blocks, shifts, output } = this.#parts;
+    const bare = [table, ...shifts].reduce((sum, { size }) => sum + size, 0);
+    return [...(positions?.layers ?? []), ...blocks, output].reduce((sum, part) => sum + part.weightBytes, bare);
   }
 
   /**
@@ -129,38 +135,41 @@ export class Hlm {
     }
     const offsets = checkOffsets(where, options.posOffset ?? 0, batch);
     const queryMask = checkAttentionMask(where, options.attentionMask, tokenIds.length);
+    if (queryMask && this.config.decay) throw typeError(where, "attentionMask", "be left out for a model with decayed moments", raw("a mask"));
     const rows = batch * length;
     const places = Array.from({ length: rows }, (_, row) => (offsets[Math.floor(row / length)] ?? 0) + (row % length));
     const shape = [batch, length, this.config.vocabSize];
     const free: (() => void)[] = [];
     const { result, status } = this.gpu.guard(where, () => {
       const logits = Tensor.allocate(where, this.gpu, "hom.logits", shape);
-      const positions = this.#scratch("positions", rows, this.config.dim).buffer;
       const upload = (label: string, data: Uint32Array | Float32Array) => {
         const buffer = this.gpu.upload(label, data);
         free.push(() => buffer.destroy());
         return buffer;
       };
-      const features = upload("hom.positions.features", positionFeatures(this.#parts.freqs, places));
+      const embedding = this.#parts.positions;
+      const positions = embedding ? this.#scratch("positions", rows, this.config.dim).buffer : this.#nowhere;
+      const features = embedding && upload("hom.positions.features", positionFeatures(embedding.freqs, places));
       const run: Run = {
         rows,
         ids: upload("hom.embed.ids", new Uint32Array(tokenIds)),
         positionRows: upload(
           "hom.embed.position_rows",
-          Uint32Array.from({ length: rows }, (_, i) => i),
+          Uint32Array.from({ length: rows }, (_, i) => (embedding ? i : 0)),
         ),
         positions,
       };
       this.gpu.submit("hlm", (pass) => {
-        this.#recordPositions(pass, features, positions, rows);
+        if (features) this.#recordPositions(pass, features, positions, rows);
         let [x, spare] = this.#recordEmbedding(pass, run);
         const between = this.#scratch("between", rows, this.config.dim);
         const seeing = queryMask && { queryMask: true, uploads: { table: queryMask } };
         const call = { shape: { batch, queryLength: length, contextLength: length }, resolved: CAUSAL, ...seeing };
-        for (const block of this.#parts.blocks) {
-          free.push(...block.record(pass, { ...call, query: x }, between, spare, rows));
+        this.#parts.blocks.forEach((block, i) => {
+          const query = this.#recordShift(pass, i, x, batch, length);
+          free.push(...block.record(pass, { ...call, query, residual: x }, between, spare, rows));
           [x, spare] = [spare, x];
-        }
+        });
         this.#parts.output.record(pass, { x, y: { buffer: logits, byteOffset: 0 }, rows });
       });
       return logits;
@@ -177,7 +186,7 @@ export class Hlm {
     const { batch = 1, window, position = 0 } = options;
     checkInteger(where, "position", position, 0, 2 ** 31);
     const states = this.#parts.blocks.map((block) => block.hom.createState({ batch, window }));
-    return new HlmState(this.gpu, states, batch, window, position, this.config.dim);
+    return new HlmState(this.gpu, states, batch, window, position, this.config.dim, this.config.tokenShift ?? false);
   }
 
   /**
@@ -271,8 +280,8 @@ export class Hlm {
   destroy(): void {
     if (this.#destroyed) return;
     this.#destroyed = true;
-    const { table, positions, blocks, output } = this.#parts;
-    for (const part of [table, ...positions, ...blocks, output, this.#programs]) part.destroy();
+    const { table, positions, blocks, shifts, output } = this.#parts;
+    for (const part of [table, this.#nowhere, ...(positions?.layers ?? []), ...blocks, ...shifts, output, this.#programs]) part.destroy();
   }
 
   [Symbol.dispose](): void {
@@ -321,16 +330,17 @@ export class Hlm {
     let [x, spare] = this.#recordEmbedding(pass, run);
     this.#parts.blocks.forEach((block, i) => {
       const own = state.layers[i];
+      const query = this.#recordShift(pass, i, x, batch, n, state);
       if (!own) throw new Error("Hlm: the state has fewer layers than the model");
       if (state.window === undefined) {
         own.advance(new Array<number>(batch).fill(n), n === 1 ? "after" : "before");
-        block.hom.stream.recordStep(pass, own, { x, out: between, residual: x, length: n });
+        block.hom.stream.recordStep(pass, own, { x: query, out: between, residual: x, length: n });
       } else {
         const { slot } = own.advanceWindow();
         pass.end();
-        own.recordTake(encoder, slot, x);
+        own.recordTake(encoder, slot, query);
         pass = encoder.beginComputePass({ label: "hom.hlm_step.pass" });
-        block.hom.stream.recordSlide(pass, own, { x, out: between, residual: x });
+        block.hom.stream.recordSlide(pass, own, { x: query, out: between, residual: x });
       }
       block.recordFeedForward(pass, between, spare, rows);
       [x, spare] = [spare, x];
@@ -353,6 +363,12 @@ export class Hlm {
     const { batch, position } = state;
     const rows = batch * n;
     const decoding = n === 1;
+    const embedding = this.#parts.positions;
+    if (!embedding) {
+      const positionRows = gpu.scratch("position_rows", rows * 4);
+      gpu.device.queue.writeBuffer(positionRows, 0, new Uint32Array(rows));
+      return { run: { rows, ids, positionRows, positions: this.#nowhere }, free: [] };
+    }
     let positions = state.positions;
     let first = state.cachedFrom;
     const free: (() => void)[] = [];
@@ -362,7 +378,7 @@ export class Hlm {
       if (decoding) state.cachedFrom = first;
       else positions = this.#scratch("positions", n, this.config.dim).buffer;
       const places = Array.from({ length: count }, (_, i) => position + i);
-      const features = gpu.upload("hom.positions.features", positionFeatures(this.#parts.freqs, places));
+      const features = gpu.upload("hom.positions.features", positionFeatures(embedding.freqs, places));
       free.push(() => features.destroy());
       const pass = encoder.beginComputePass({ label: "hom.positions.pass" });
       this.#recordPositions(pass, features, positions, count);
@@ -379,10 +395,10 @@ export class Hlm {
   }
 
   #recordPositions(pass: GPUComputePassEncoder, features: GPUBuffer, positions: GPUBuffer, count: number): void {
-    const [first, second] = this.#parts.positions;
+    const [first, second] = this.#parts.positions?.layers ?? [];
     const hidden = this.#scratch("hidden", count, 2 * this.config.dim);
-    first.record(pass, { x: { buffer: features, byteOffset: 0 }, y: hidden, rows: count });
-    second.record(pass, { x: hidden, y: { buffer: positions, byteOffset: 0 }, rows: count });
+    first?.record(pass, { x: { buffer: features, byteOffset: 0 }, y: hidden, rows: count });
+    second?.record(pass, { x: hidden, y: { buffer: positions, byteOffset: 0 }, rows: count });
   }
 
   #recordEmbedding(pass: GPUComputePassEncoder, { rows, ids, positionRows, positions }: Run): [BufferView, BufferView] {
@@ -406,6 +422,33 @@ export class Hlm {
     return [x, this.#scratch("x1", rows, dim)];
   }
 
+  /** What the mixer of layer i sees of x: the shifted tokens, in a model that shifts them. A state keeps the last ones. */
+  #recordShift(pass: GPUComputePassEncoder, i: number, x: BufferView, batch: number, length: number, state?: HlmState): BufferView {
+    const mix = this.#parts.shifts[i];
+    if (!mix) return x;
+    const { dim } = this.config;
+    const y = this.#scratch("shifted", batch * length, dim);
+    const ends = state?.shifted[i];
+    const program = this.#programs.get(`shift ${batch} ${length} ${ends !== undefined}`, false, () => {
+      const slot = (buffer: string, elements: number) => ({ buffer, offset: 0, size: Math.max(16, elements * 4) });
+      const rows = batch * length * dim;
+      const step = planShift({
+        x: slot("x", rows),
+        mix: slot("mix", dim),
+        y: slot("y", rows),
+        ...(ends && { previous: slot("previous", batch * dim), last: slot("last", batch * dim) }),
+        batch,
+        length,
+        dim,
+        maxWorkgroups: this.gpu.limits.maxComputeWorkgroupsPerDimension,
+      });
+      return new Program(this.gpu, [step], new Map());
+    });
+    program.record(pass, { x, mix, y, ...(ends && { previous: ends.previous, last: ends.next }) });
+    if (ends) [ends.previous, ends.next] = [ends.next, ends.previous];
+    return y;
+  }
+
   #scratch(role: string, rows: number, width: number): BufferView {
     return { buffer: this.gpu.scratch(role, rows * width * 4), byteOffset: 0 };
   }
@@ -421,8 +464,13 @@ export class Hlm {
     state.checkUsable(where);
     const { blocks } = this.#parts;
     if (state.layers.length !== blocks.length) throw rangeError(where, "state", `have ${blocks.length} layers`, raw(`${state.layers.length}`));
+    const shifts = this.config.tokenShift ?? false;
+    if (state.shifted.length > 0 !== shifts) {
+      throw rangeError(where, "state", `be of a model ${shifts ? "with" : "without"} a token shift`, raw("another model's state"));
+    }
     blocks.forEach((block, i) => {
-      state.layers[i]?.checkFits(where, this.gpu, block.hom.config);
+      const own = state.layers[i];
+      if (own) block.hom.checkState(where, own);
     });
   }
 

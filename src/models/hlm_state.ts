@@ -15,10 +15,17 @@ const FORMAT_KEY = "homm-webgpu.hlm_state";
 const VERSION = "1";
 const POSITION_KEY = "position";
 const layerName = (i: number) => `layers.${i}`;
+const shiftName = (i: number) => `layers.${i}.last_tokens`;
 
 /** What decides whether a saved state fits a model. */
 interface StateOwner {
-  readonly config: { readonly layers: number; readonly dim: number; readonly order: number; readonly orderExpand: number };
+  readonly config: {
+    readonly layers: number;
+    readonly dim: number;
+    readonly order: number;
+    readonly orderExpand: number;
+    readonly tokenShift?: boolean | undefined;
+  };
 }
 
 /**
@@ -34,17 +41,22 @@ export class HlmState {
   readonly positions: GPUBuffer;
   /** @internal */
   cachedFrom: number | undefined;
+  /** Of a model with a token shift: each layer's last tokens `[B, D]`, and where the next ones go; the two take turns. @internal */
+  readonly shifted: readonly { previous: GPUBuffer; next: GPUBuffer }[];
   #position: number;
   #destroyed = false;
 
   /** @internal */
-  constructor(gpu: Gpu, layers: readonly HomState[], batch: number, window: number | undefined, position: number, dim: number) {
+  constructor(gpu: Gpu, layers: readonly HomState[], batch: number, window: number | undefined, position: number, dim: number, tokenShift: boolean) {
     this.gpu = gpu;
     this.layers = layers;
     this.batch = batch;
     this.window = window;
     this.#position = position;
     this.positions = gpu.createBuffer("hom.hlm_state.positions", Math.max(16, POSITION_CHUNK * dim * 4), USAGE.STORAGE | USAGE.COPY_DST);
+    const lastTokens = () =>
+      gpu.createBuffer("hom.hlm_state.last_tokens", Math.max(16, batch * dim * 4), USAGE.STORAGE | USAGE.COPY_SRC | USAGE.COPY_DST);
+    this.shifted = tokenShift ? layers.map(() => ({ previous: lastTokens(), next: lastTokens() })) : [];
   }
 
   /** Tokens taken in so far, and so the position of the next one. */
@@ -54,20 +66,31 @@ export class HlmState {
 
   /** GPU memory of the state. */
   get bytes(): number {
-    return this.layers.reduce((sum, state) => sum + state.bytes, this.positions.size);
+    const shifted = this.shifted.reduce((sum, { previous, next }) => sum + previous.size + next.size, 0);
+    return this.layers.reduce((sum, state) => sum + state.bytes, this.positions.size) + shifted;
   }
 
   /** An independent copy. */
   clone(): HlmState {
     this.checkUsable("HlmState.clone");
     const copies = this.layers.map((state) => state.clone());
-    return new HlmState(this.gpu, copies, this.batch, this.window, this.#position, this.positions.size / (POSITION_CHUNK * 4));
+    const copy = new HlmState(this.gpu, copies, this.batch, this.window, this.#position, this.#dim, this.shifted.length > 0);
+    const encoder = this.gpu.device.createCommandEncoder({ label: "hom.hlm_state.clone" });
+    this.shifted.forEach(({ previous }, i) => {
+      const to = copy.shifted[i];
+      if (to) encoder.copyBufferToBuffer(previous, 0, to.previous, 0, previous.size);
+    });
+    this.gpu.device.queue.submit([encoder.finish()]);
+    return copy;
   }
 
   /** Forgets everything and starts at position 0. */
   reset(): void {
     this.checkUsable("HlmState.reset");
     for (const state of this.layers) state.reset();
+    const encoder = this.gpu.device.createCommandEncoder({ label: "hom.hlm_state.reset" });
+    for (const { previous } of this.shifted) encoder.clearBuffer(previous);
+    this.gpu.device.queue.submit([encoder.finish()]);
     this.#position = 0;
   }
 
@@ -84,8 +107,16 @@ export class HlmState {
       if (key in metadata) throw typeError(where, "options.metadata", `leave the key ${JSON.stringify(key)} to the state`, raw("it"));
     }
     const position = String(this.#position);
-    const layers = await Promise.all(this.layers.map((state) => state.save()));
-    const tensors = Object.fromEntries(layers.map((data, i) => [layerName(i), { shape: [data.length], data }]));
+    const shape = [this.batch, this.#dim];
+    const last = this.shifted.map(async ({ previous }) => new Float32Array(await this.gpu.readBytes(where, previous, 0, this.batch * this.#dim * 4)));
+    const [layers, shifted] = await Promise.all([Promise.all(this.layers.map((state) => state.save())), Promise.all(last)]);
+    const tensors: Record<string, { shape: number[]; data: Uint8Array | Float32Array }> = {};
+    layers.forEach((data, i) => {
+      tensors[layerName(i)] = { shape: [data.length], data };
+    });
+    shifted.forEach((data, i) => {
+      tensors[shiftName(i)] = { shape, data };
+    });
     return writeSafetensors(tensors, { ...metadata, [FORMAT_KEY]: VERSION, [POSITION_KEY]: position });
   }
 
@@ -101,11 +132,17 @@ export class HlmState {
     const file = parseSafetensors(bytes);
     const position = positionOf(where, file);
     const { model } = options;
-    if (model && model.config.layers !== file.size)
-      throw new WeightsError(`${where}: bytes must have the model's ${model.config.layers} layers, got ${file.size}`);
+    const tokenShift = file.has(shiftName(0));
+    const size = tokenShift ? file.size / 2 : file.size;
+    if (model && model.config.layers !== size)
+      throw new WeightsError(`${where}: bytes must have the model's ${model.config.layers} layers, got ${size}`);
+    if (model && (model.config.tokenShift ?? false) !== tokenShift)
+      throw new WeightsError(
+        `${where}: bytes must be of a model ${tokenShift ? "with" : "without"} a token shift, got a model ${tokenShift ? "without" : "with"} one`,
+      );
     const states: HomState[] = [];
     try {
-      for (let i = 0; i < file.size; i++) states.push(HomState.load(gpu, layerBytes(where, file, i)));
+      for (let i = 0; i < size; i++) states.push(HomState.load(gpu, layerBytes(where, file, i)));
       const [first] = states;
       if (!first) throw new WeightsError(`${where}: bytes must have at least one layer, got none`);
       for (const [i, state] of states.entries()) {
@@ -117,7 +154,14 @@ export class HlmState {
           }
         }
       }
-      return new HlmState(gpu, states, first.batch, first.window, position, first.config.dim);
+      const { dim } = first.config;
+      const last = tokenShift ? states.map((_, i) => lastTokens(where, file, i, first.batch * dim)) : [];
+      const state = new HlmState(gpu, states, first.batch, first.window, position, dim, tokenShift);
+      last.forEach((tokens, i) => {
+        const to = state.shifted[i];
+        if (to) gpu.device.queue.writeBuffer(to.previous, 0, tokens);
+      });
+      return state;
     } catch (error) {
       for (const state of states) state.destroy();
       throw error;
@@ -129,6 +173,11 @@ export class HlmState {
     this.#destroyed = true;
     for (const state of this.layers) state.destroy();
     this.positions.destroy();
+    for (const { previous, next } of this.shifted) for (const buffer of [previous, next]) buffer.destroy();
+  }
+
+  get #dim(): number {
+    return this.layers[0]?.config.dim ?? 0;
   }
 
   [Symbol.dispose](): void {
@@ -163,6 +212,14 @@ function layerBytes(where: string, file: Weights, i: number): Uint8Array {
   const name = layerName(i);
   if (!file.has(name)) throw new WeightsError(`${where}: bytes must have ${name}, got ${file.names.join(", ")}`);
   return file.get(name).bytes;
+}
+
+function lastTokens(where: string, file: Weights, i: number, size: number): Float32Array<ArrayBuffer> {
+  const name = shiftName(i);
+  if (!file.has(name)) throw new WeightsError(`${where}: bytes must have ${name}, got ${file.names.join(", ")}`);
+  const tokens = Float32Array.from(file.get(name).toFloat32());
+  if (tokens.length !== size) throw new WeightsError(`${where}: ${name} must have ${size} elements, got ${tokens.length}`);
+  return tokens;
 }
 
 /** The layers of one model share everything but their sums. */

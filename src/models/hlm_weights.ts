@@ -4,6 +4,7 @@ import { HomBlock } from "../layers/block.ts";
 import { LinearLayer } from "../layers/linear.ts";
 import { embed } from "../ops/embed.ts";
 import { sample } from "../ops/sample.ts";
+import { shift } from "../ops/shift.ts";
 import type { Gpu } from "../runtime/gpu.ts";
 import type { WeightDtype } from "../runtime/kernel.ts";
 import type { GPUBuffer } from "../webgpu.ts";
@@ -37,12 +38,14 @@ export interface HlmConfig {
 /** A parsed file, or parameters by checkpoint name: bare arrays (of the model's shapes) or `{ dtype, shape, data }`. */
 export type HlmWeights = WeightsSource | Readonly<Record<string, Float32Array>>;
 
-/** What a model holds on the GPU, and the position frequencies `[D/2]`. */
+/** What a model holds on the GPU; freqs: the position frequencies `[D/2]`. */
 export interface HlmParts {
   readonly table: GPUBuffer;
-  readonly freqs: Float32Array;
-  readonly positions: readonly [LinearLayer, LinearLayer];
+  /** Undefined for a model without positions. */
+  readonly positions: { readonly freqs: Float32Array; readonly layers: readonly [LinearLayer, LinearLayer] } | undefined;
   readonly blocks: readonly HomBlock[];
+  /** Shares of the token shift, one `[D]` a layer; none without it. */
+  readonly shifts: readonly GPUBuffer[];
   readonly output: LinearLayer;
 }
 
@@ -154,19 +157,31 @@ export async function loadHlm(where: string, gpu: Gpu, config: HlmConfig, weight
   try {
     const { result, status } = gpu.guard(where, () => ({
       table: keep(gpu.upload("hom.token_emb.weights", params["token_emb.weight"] ?? new Float32Array())),
-      positions: [linear("pos_emb.0", dim, 2 * dim, "silu"), linear("pos_emb.2", 2 * dim, dim, "identity")] as const,
+      positions:
+        config.positions === false
+          ? undefined
+          : {
+              freqs: params["freqs"] ?? hlmFrequencies(config),
+              layers: [linear("pos_emb.0", dim, 2 * dim, "silu"), linear("pos_emb.2", 2 * dim, dim, "identity")] as const,
+            },
+      shifts: Array.from({ length: config.tokenShift ? layers : 0 }, (_, i) =>
+        keep(gpu.upload("hom.shift.weights", params[`layers.${i}.shift.mix`] ?? new Float32Array())),
+      ),
       output: linear("output_proj", dim, vocabSize, "identity"),
     }));
     const blocks: HomBlock[] = [];
     for (let i = 0; i < layers; i++) {
       const prefix = `layers.${i}.`;
       const own = Object.entries(params).flatMap(([key, value]) => (key.startsWith(prefix) ? [[key.slice(prefix.length), value]] : []));
-      blocks.push(keep(await HomBlock.create(gpu, { dim, order, orderExpand, ffwExpand, weightDtype }, Object.fromEntries(own))));
+      const block = { dim, order, orderExpand, ffwExpand, weightDtype, decay: config.decay ?? false };
+      blocks.push(keep(await HomBlock.create(gpu, block, Object.fromEntries(own))));
     }
-    await Promise.all([...[...result.positions, result.output].map((layer) => layer.prepare()), gpu.prepare(embed, {}), gpu.prepare(sample, {})]);
+    const dense = [...(result.positions?.layers ?? []), result.output];
+    const kernels = [embed, sample, ...(config.tokenShift ? [shift] : [])];
+    await Promise.all([...dense.map((layer) => layer.prepare()), ...kernels.map((kernel) => gpu.prepare(kernel, {}))]);
     const failure = await status;
     if (failure) throw failure;
-    return { ...result, blocks, freqs: params["freqs"] ?? hlmFrequencies(config) };
+    return { ...result, blocks };
   } catch (error) {
     for (const part of made) part.destroy();
     throw error;
