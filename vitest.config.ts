@@ -4,6 +4,9 @@ import { browserArguments, findBrowser } from "./scripts/adapter.mjs";
 
 const browser = findBrowser();
 
+/** The benches import the package by its name, as users would; their tests get the sources. */
+const bySource = { alias: [{ find: /^homm-webgpu\/(\w+)$/, replacement: `${import.meta.dirname}/src/$1/index.ts` }] };
+
 /** SwiftShader computes on every core and compiles slowly: one test file at a time, and patience. */
 const onSoftwareGpu = { fileParallelism: false, testTimeout: 30_000, hookTimeout: 60_000 };
 
@@ -11,6 +14,7 @@ export default defineConfig({
   test: {
     projects: [
       {
+        resolve: bySource,
         test: { name: "unit", include: ["test/*.test.ts", "test/{unit,reference,weights,train}/**/*.test.ts"], testTimeout: 20_000 },
       },
       {
@@ -63,6 +67,17 @@ export default defineConfig({
           include: ["test/package/**/*.test.ts"],
           pool: "forks",
           globalSetup: "test/support/adapter.ts",
+          testTimeout: 120_000,
+          hookTimeout: 120_000,
+        },
+      },
+      {
+        test: {
+          name: "examples",
+          include: ["test/examples/**/*.test.ts"],
+          pool: "forks",
+          globalSetup: "test/support/adapter.ts",
+          fileParallelism: false,
           testTimeout: 120_000,
           hookTimeout: 120_000,
         },

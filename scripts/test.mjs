@@ -30,6 +30,7 @@ const stages = [
   { name: "publint", command: ["publint/src/cli.js", "--strict"] },
   { name: "attw", command: ["@arethetypeswrong/cli/dist/index.js", "--pack", "--profile", "esm-only"] },
   { name: "package", project: "package", needs: "adapter" },
+  { name: "examples", project: "examples", needs: "browser" },
   { name: "demo", command: ["vite/bin/vite.js", "build", "-c", "vite.demo.config.ts"], ifPresent: "demo/index.html" },
   { name: "pages", project: "pages", needs: "browser", ifPresent: "test/pages" },
 ];
