@@ -48,7 +48,7 @@ export async function bundle({ names, target, source, label }) {
     resolve: {
       alias: [
         { find: /^homm-webgpu$/, replacement: join(source, "src/index.ts") },
-        { find: /^homm-webgpu\/(models|reference)$/, replacement: join(source, "src/$1/index.ts") },
+        { find: /^homm-webgpu\/(models|baselines|reference)$/, replacement: join(source, "src/$1/index.ts") },
       ],
     },
     ...(isNode && { ssr: { noExternal: /** @type {true} */ (true) } }),

@@ -1,15 +1,17 @@
 // What is measured: groups of entries that take turns in the same rounds.
+import { flops, matchFlops } from "homm-webgpu/baselines";
 
 /** @typedef {import("./types.ts").Task} Task */
 /** @typedef {import("./types.ts").LayerTask} LayerTask */
 /** @typedef {import("./types.ts").AttentionTask} AttentionTask */
+/** @typedef {import("./types.ts").RivalTask} RivalTask */
 /**
  * `contender` is a bundle; `name` tells entries of a group apart; a baseline is the same code on easier work, a ceiling is the work alone that has to be done.
  * @typedef {{ name: string, contender: string, task: Task, role: "contender" | "baseline" | "ceiling" }} Entry
  */
 /**
  * `series` of groups that differ in `size` only: from one it can be told how long the next will take.
- * @typedef {{ id: string, title: string, kind: "ceilings" | "layer" | "moments" | "decode" | "attention" | "scaling" | "create", entries: Entry[], series?: string, size?: number }} Group
+ * @typedef {{ id: string, title: string, kind: "ceilings" | "layer" | "moments" | "decode" | "attention" | "rivals" | "scaling" | "create", entries: Entry[], series?: string, size?: number }} Group
  */
 
 const PEERS = ["jax", "tfjs", "onnx"];
@@ -45,6 +47,7 @@ export function flopsOf(task) {
     const { tokens, dim, causal } = task;
     return 8 * tokens * dim * dim + (causal ? 2 : 4) * tokens * tokens * dim;
   }
+  if (task.kind === "rival") return flops(task.layer, { length: task.tokens, causal: task.causal });
   if (task.kind === "products") return task.shapes.reduce((sum, [rows, inner, outer]) => sum + 2 * rows * inner * outer, 0);
   if (task.kind === "matvec") return task.shapes.reduce((sum, [inner, outer]) => sum + 2 * inner * outer, 0);
   return undefined;
@@ -56,6 +59,7 @@ export function bytesOf(task) {
   if (task.kind === "moments") return 4 * (task.batch * task.tokens * task.dim + task.dim * momentDim(task));
   if (task.kind === "decode") return 4 * 3 * task.dim * momentDim(task);
   if (task.kind === "attention") return 4 * (2 * task.tokens * task.dim + 4 * task.dim * task.dim);
+  if (task.kind === "rival") return 4 * (2 * task.tokens * task.layer.dim + 4 * task.layer.dim * task.layer.dim);
   return undefined;
 }
 
@@ -176,6 +180,43 @@ function attentionGroup(tokens, causal) {
   };
 }
 
+/** Features a head of the rivals at equal width: twice the channels of a head. */
+const FEATURES = 128;
+const FEATURE_MAPS = /** @type {const} */ ({ Performer: "favor", RFA: "rfa", RM: "maclaurin_exp" });
+
+/**
+ * The layer and its rivals on as many tokens: all of the same width, then those of linear cost so large that they need as many FLOPs as attention does.
+ * @param {number} tokens @param {boolean} causal @returns {Group}
+ */
+function rivalsGroup(tokens, causal) {
+  const dim = 128;
+  const attention = /** @type {const} */ ({ layer: "attention", dim, heads: 2 });
+  const shape = { length: tokens, causal };
+  const mask = causal ? "causal" : "none";
+  const hom = { batch: 1, tokens, dim, order: 2 };
+  const large = matchFlops(attention, "hom", { ...shape, fixed: { order: 2 } }).config;
+  /** @param {string} name @param {RivalTask["layer"]} rival @returns {Entry} */
+  const entry = (name, rival) => ({ name, contender: "rivals", task: { kind: "rival", tokens, causal, layer: rival }, role: "contender" });
+  return {
+    id: `rivals${causal ? "-causal" : ""}-${tokens}`,
+    title: `the layer and its rivals${causal ? ", causal" : ""}, N=${tokens.toLocaleString("en-US")} D=${dim}, 2 heads; the same width, then the FLOPs of attention`,
+    kind: "rivals",
+    series: causal ? "causal rivals" : "rivals",
+    size: tokens,
+    entries: [
+      { name: "HoM", contender: "homm", task: layer({ ...hom, orderExpand: 2, mask }), role: "contender" },
+      entry("attention", attention),
+      ...Object.entries(FEATURE_MAPS).map(([name, featureMap]) =>
+        entry(name, { ...attention, layer: "linear_attention", featureMap, features: FEATURES }),
+      ),
+      { name: "HoM, equal FLOPs", contender: "homm", task: layer({ ...hom, orderExpand: large.orderExpand, mask }), role: "contender" },
+      ...Object.entries(FEATURE_MAPS).map(([name, featureMap]) =>
+        entry(`${name}, equal FLOPs`, matchFlops(attention, "linear_attention", { ...shape, fixed: { featureMap } }).config),
+      ),
+    ],
+  };
+}
+
 /** @param {readonly number[]} lengths @returns {Group} */
 function scalingGroup(lengths) {
   const shape = { batch: 1, dim: 16, order: 2, orderExpand: 2, mask: /** @type {const} */ ("none") };
@@ -218,6 +259,7 @@ export function allGroups({ quick }) {
     ...(quick ? [256] : [256, 768]).map(decodeGroup),
     ...lengths.map((tokens) => attentionGroup(tokens, false)),
     ...lengths.filter((tokens) => quick || tokens % 1_024 === 0).map((tokens) => attentionGroup(tokens, true)),
+    ...(quick ? [256, 1_024] : [256, 1_024, 4_096, 16_384]).flatMap((tokens) => [rivalsGroup(tokens, false), rivalsGroup(tokens, true)]),
     scalingGroup(quick ? [1_024, 4_096, 16_384] : [1_024, 4_096, 16_384, 65_536, 262_144]),
     {
       id: "create",

@@ -34,6 +34,17 @@ export function attentionParams(seed, dim) {
   return { q: weight(1), k: weight(2), v: weight(3), o: weight(4) };
 }
 
+/**
+ * What a layer of homm-webgpu/baselines needs, its random vectors apart: queries and keys a quarter as long as those of `attentionParams`, so that estimates of either sign have
+ * sums well away from 0.
+ * @param {number} seed @param {number} dim
+ */
+export function rivalParams(seed, dim) {
+  const { q, k, v, o } = attentionParams(seed, dim);
+  const short = (/** @type {Float32Array} */ weight) => weight.map((value) => value / 4);
+  return { "q_proj.weight": short(q), "k_proj.weight": short(k), "v_proj.weight": v, "out_proj.weight": o };
+}
+
 /** 1 for tokens that count, about four in five. @param {number} seed @param {number} length */
 export function paddingMask(seed, length) {
   return Uint8Array.from(normals(seed, length), (value) => (value > -0.85 ? 1 : 0));
@@ -46,4 +57,4 @@ export function transposed(values, rows, columns) {
   return result;
 }
 
-export const SEEDS = { params: 1, tokens: 100, mask: 200 };
+export const SEEDS = { params: 1, tokens: 100, mask: 200, features: 300 };

@@ -11,7 +11,7 @@ import { readOptions, usage } from "./options.mjs";
 import { htmlReport } from "./report.mjs";
 import { addCeilings, againstBase, ceilingsOf, targetsOf } from "./results.mjs";
 import { Runner } from "./runner.mjs";
-import { align, groupTable, short, targetTable, withPrefix } from "./table.mjs";
+import { align, groupTable, rivalsTable, short, targetTable, withPrefix } from "./table.mjs";
 
 /** @typedef {ReturnType<typeof documentOf>} BenchDocument */
 
@@ -52,6 +52,11 @@ try {
     results.push(result);
     addCeilings(results);
     console.log(`\n${groupTable(result)}`);
+  }
+
+  for (const series of ["rivals", "causal rivals"]) {
+    const rivals = results.filter((group) => group.series === series);
+    if (rivals.length > 1) console.log(`\n${rivalsTable(rivals)}`);
   }
 
   const document = documentOf(machine, results, runner, head);

@@ -3,7 +3,7 @@ import { CONTENDERS } from "./contenders.mjs";
 
 export const usage = `npm run bench -- [options]
   --filter WORDS      groups whose id has one of these words, comma-separated: moments, layer, A, C, causal, padding, lengths,
-                      decode, attention, scaling, create; "ceilings" always run
+                      decode, attention, rivals, scaling, create; "ceilings" always run
   --contenders NAMES  of ${Object.keys(CONTENDERS).join(", ")}; default all
   --rounds N          interleaved rounds (default 7, with --quick 3)
   --quick             small shapes, short batches

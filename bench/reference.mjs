@@ -1,6 +1,7 @@
 // What a task has to give, in float64: some rows of it, so that large shapes can be checked too.
-import { HomStream, homReference } from "homm-webgpu/reference";
-import { attentionParams, layerParams, normals, paddingMask, SEEDS } from "./data.mjs";
+import { drawFeatures } from "homm-webgpu/baselines";
+import { attention as attend, HomStream, homReference, randomFeatures } from "homm-webgpu/reference";
+import { attentionParams, layerParams, normals, paddingMask, rivalParams, SEEDS } from "./data.mjs";
 
 /** @typedef {import("./types.ts").Task} Task */
 /** @typedef {{ rows: number[], width: number, length: number, values: ArrayLike<number> }} Expected rows of `width` numbers of an output of `length` */
@@ -38,6 +39,8 @@ export function expected(task) {
     }
     case "attention":
       return attention(task);
+    case "rival":
+      return rival(task);
     case "products": {
       const [rows = 0, inner = 0, outer = 0] = task.shapes.at(-1) ?? [];
       return product(rows, inner, outer, someRows(rows, 16));
@@ -126,6 +129,60 @@ function project(x, weight, dim) {
     }
   }
   return y;
+}
+
+/** Some rows of a layer of homm-webgpu/baselines: their scores with all keys, then the means. @param {import("./types.ts").RivalTask} task @returns {Expected} */
+function rival({ tokens, causal, layer }) {
+  const { dim } = layer;
+  const x = normals(SEEDS.tokens, tokens * dim);
+  const w = rivalParams(SEEDS.params, dim);
+  const rows = someRows(tokens, 16);
+  const q = project(gather(x, rows, dim), w["q_proj.weight"], dim);
+  const [k, v] = [project(x, w["k_proj.weight"], dim), project(x, w["v_proj.weight"], dim)];
+  const mixed = layer.layer === "attention" ? softmaxRows(q, k, v, rows, causal, layer) : linearRows(q, k, v, rows, causal, layer);
+  return { rows, width: dim, length: tokens * dim, values: project(mixed, w["out_proj.weight"], dim) };
+}
+
+/**
+ * @param {Float64Array} q @param {Float64Array} k @param {Float64Array} v @param {readonly number[]} rows @param {boolean} causal
+ * @param {{ dim: number, heads: number }} layer
+ */
+function softmaxRows(q, k, v, rows, causal, { dim, heads }) {
+  const mixed = new Float64Array(q.length);
+  const tokens = k.length / dim;
+  for (const [i, row] of rows.entries()) {
+    const one = { batch: 1, queryLength: 1, keyLength: tokens, heads, headDim: dim / heads, causal, firstQuery: row };
+    mixed.set(attend(q.subarray(i * dim, (i + 1) * dim), k, v, one), i * dim);
+  }
+  return mixed;
+}
+
+/**
+ * @param {Float64Array} q @param {Float64Array} k @param {Float64Array} v @param {readonly number[]} rows @param {boolean} causal
+ * @param {import("homm-webgpu/baselines").LinearAttentionCost} layer
+ */
+function linearRows(q, k, v, rows, causal, { dim, heads, featureMap, features }) {
+  const config = { dim, heads, featureMap, features };
+  const vectors = Object.fromEntries(Object.entries(drawFeatures(config, SEEDS.features)).map(([key, values]) => [key, Float64Array.from(values)]));
+  const headDim = dim / heads;
+  const phiQ = randomFeatures(q, vectors, config, { asQuery: true });
+  const mixed = new Float64Array(q.length);
+  const totals = new Float64Array(rows.length * heads);
+  // One key at a time: the features of all of them would not fit.
+  for (let n = 0; n < k.length / dim; n++) {
+    const phiK = randomFeatures(k.subarray(n * dim, (n + 1) * dim), vectors, config);
+    for (const [i, row] of rows.entries()) {
+      if (causal && n > row) continue;
+      for (let head = 0; head < heads; head++) {
+        let score = 0;
+        for (let f = 0; f < features; f++) score += (phiQ[(i * heads + head) * features + f] ?? 0) * (phiK[head * features + f] ?? 0);
+        totals[i * heads + head] = (totals[i * heads + head] ?? 0) + score;
+        const at = i * dim + head * headDim;
+        for (let d = 0; d < headDim; d++) mixed[at + d] = (mixed[at + d] ?? 0) + score * (v[n * dim + head * headDim + d] ?? 0);
+      }
+    }
+  }
+  return mixed.map((value, i) => value / (totals[Math.floor(i / headDim)] ?? Number.NaN));
 }
 
 /** @param {import("./types.ts").AttentionTask} task @returns {Expected} */

@@ -1,7 +1,7 @@
 // The results as one page that needs nothing else: tables, bars and log-log lines as inline SVG.
 import { entryOf } from "./results.mjs";
 import { median, ratio } from "./statistics.mjs";
-import { megabytes, short, withPrefix } from "./table.mjs";
+import { megabytes, overtakings, rivalsOf, short, withPrefix } from "./table.mjs";
 
 /** @typedef {import("./main.mjs").BenchDocument} BenchDocument */
 /** @typedef {import("./results.mjs").GroupResult} GroupResult */
@@ -133,6 +133,35 @@ function logLog(lines, { x: xLabel, y: yLabel, sizes }) {
   return `<svg viewBox="0 0 ${width} ${height}" role="img" aria-label="${escaped(yLabel)} by ${escaped(xLabel)}">${parts.join("\n")}</svg>`;
 }
 
+/** Of the methods among the rivals; the same methods at equal FLOPs are paler. */
+const RIVAL_COLORS = { HoM: "#0c8599", PoM: "#2b8a3e", attention: "#e8590c", Performer: "#7950f2", RFA: "#f2a900", RM: "#c2255c" };
+
+/** Time and memory of the rivals against N. @param {readonly GroupResult[]} groups */
+function rivalsPlots(groups) {
+  const { names, sizes } = rivalsOf(groups);
+  const linesOf = (/** @type {(entry: EntryResult) => number | undefined} */ value) =>
+    names.map((name) => ({
+      name,
+      color: `${RIVAL_COLORS[/** @type {keyof typeof RIVAL_COLORS} */ (name.split(",")[0])] ?? "#868e96"}${name.includes(",") ? "88" : ""}`,
+      points: groups.flatMap((group) => {
+        const entry = entryOf(group, name);
+        const y = entry && value(entry);
+        return y === undefined || group.size === undefined ? [] : [{ x: group.size, y }];
+      }),
+    }));
+  const faster = overtakings(groups).map(({ name, size }) => `<li>${escaped(name)}: from N=${Math.round(size).toLocaleString("en-US")} on</li>`);
+  return `<h3>${escaped(groups[0]?.series)}</h3><div class="plots">
+<div>${logLog(
+    linesOf(({ ms }) => ms?.median),
+    { x: "tokens N", y: "ms", sizes },
+  )}</div>
+<div>${logLog(
+    linesOf(({ peakBytes }) => (peakBytes ?? 0) / 1e6),
+    { x: "tokens N", y: "peak memory, MB", sizes },
+  )}</div>
+</div>${faster.length > 0 ? `<p>Faster than attention:</p><ul>${faster.join("")}</ul>` : ""}`;
+}
+
 /** Milliseconds against N, one line an entry. @param {readonly GroupResult[]} groups */
 function seriesPlot(groups) {
   /** @type {Map<string, Line>} */
@@ -232,6 +261,7 @@ export function htmlReport(document) {
   const series = ["attention", "causal attention"].map((name) => groups.filter((group) => group.series === name)).filter((list) => list.length > 1);
   const attentionPlots = series.map((list) => `<div><h3>${escaped(list[0]?.series)}</h3>${seriesPlot(list)}</div>`).join("");
   const attention = ofKind("attention");
+  const rivals = ["rivals", "causal rivals"].map((name) => groups.filter((group) => group.series === name)).filter((list) => list.length > 1);
   const busy = machine.load > 0.5 * machine.cores;
 
   return `<!doctype html>
@@ -270,6 +300,7 @@ ${section("The moment stage against the matrix product in it", withBars(ofKind("
 ${section("The layer", withBars(ofKind("layer")))}
 ${section("Decoding", withBars(ofKind("decode")))}
 ${section("Softmax attention and the layer of the same width", attention.length > 0 ? `<div class="plots">${attentionPlots}</div>${withBars(attention)}` : "")}
+${section("The rivals, at equal width and at equal FLOPs", `${rivals.map(rivalsPlots).join("")}${withBars(ofKind("rivals"))}`)}
 ${section(
   "Linear in N",
   ofKind("scaling")

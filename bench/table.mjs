@@ -1,6 +1,6 @@
 // The results as text.
 import { flopsOf } from "./cases.mjs";
-import { median, ratio } from "./statistics.mjs";
+import { crossover, median, ratio } from "./statistics.mjs";
 
 /** @typedef {import("./results.mjs").GroupResult} GroupResult */
 /** @typedef {import("./results.mjs").EntryResult} EntryResult */
@@ -95,6 +95,59 @@ function createTable({ entries }) {
       : [name, status, reason ?? "", ""],
   );
   return align([["", "first result", "min to max", "before: library and device"], ...rows], "  ");
+}
+
+/**
+ * The layer and its rivals by the number of tokens: time, memory and FLOPs of every method in one table, and from where on each is faster than attention.
+ * @param {readonly GroupResult[]} groups of one series
+ */
+export function rivalsTable(groups) {
+  const { names, sizes } = rivalsOf(groups);
+  const cell = (/** @type {GroupResult} */ group, /** @type {string} */ name, /** @type {(entry: EntryResult) => string} */ text) => {
+    const entry = group.entries.find((e) => e.name === name);
+    return entry?.status === "ok" && entry.samples?.length ? text(entry) : "–";
+  };
+  const rows = (/** @type {string} */ title, /** @type {(entry: EntryResult) => string} */ text) => [
+    [title, ...groups.map(() => "")],
+    ...names.map((name) => [`  ${name}`, ...groups.map((group) => cell(group, name, text))]),
+  ];
+  const table = [
+    [groups[0]?.series ?? "", ...sizes.map((size) => `N=${size.toLocaleString("en-US")}`)],
+    ...rows("time", (entry) => `${short(median(entry.samples ?? []))} ms`),
+    ...rows("peak memory", (entry) => megabytes(entry.peakBytes)),
+    ...rows("FLOPs", (entry) => withPrefix(flopsOf(entry.task) ?? Number.NaN, "FLOP")),
+  ];
+  const faster = overtakings(groups).map(
+    ({ name, size }) => `  ${name} is faster than attention from N=${Math.round(size).toLocaleString("en-US")} on`,
+  );
+  return [align(table, "  "), ...faster].join("\n");
+}
+
+/** Methods in the order of their first appearance, and lengths. @param {readonly GroupResult[]} groups */
+export function rivalsOf(groups) {
+  return {
+    names: [...new Set(groups.flatMap((group) => group.entries.map(({ name }) => name)))],
+    sizes: groups.map(({ size }) => size ?? Number.NaN),
+  };
+}
+
+/** Where each method of a series of rivals becomes faster than attention; those that do not are left out. @param {readonly GroupResult[]} groups */
+export function overtakings(groups) {
+  return rivalsOf(groups).names.flatMap((name) => {
+    const both = groups.flatMap((group) => {
+      const [entry, attention] = [name, "attention"].map((wanted) =>
+        group.entries.find((e) => e.name === wanted && e.status === "ok" && e.samples?.length),
+      );
+      return entry && attention && name !== "attention" ? [{ size: group.size ?? Number.NaN, entry, attention }] : [];
+    });
+    const times = (/** @type {"entry" | "attention"} */ which) => both.map((point) => median(point[which].samples ?? []));
+    const size = crossover(
+      both.map((point) => point.size),
+      times("entry"),
+      times("attention"),
+    );
+    return Number.isNaN(size) ? [] : [{ name, size }];
+  });
 }
 
 /** @param {readonly import("./results.mjs").Target[]} targets */

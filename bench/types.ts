@@ -1,5 +1,7 @@
+import type { AttentionCost, LinearAttentionCost } from "homm-webgpu/baselines";
+
 /** What a contender is asked to compute; plain data, so that it passes into a page or another process. */
-export type Task = LayerTask | DecodeTask | AttentionTask | ProductsTask | MatvecTask | MultiplyAddTask | CopyTask;
+export type Task = LayerTask | DecodeTask | AttentionTask | RivalTask | ProductsTask | MatvecTask | MultiplyAddTask | CopyTask;
 
 export interface LayerSizes {
   readonly dim: number;
@@ -29,6 +31,14 @@ export interface AttentionTask {
   readonly causal: boolean;
   /** Where a library has an operator for all of it: that one (default), or the operations that it is made of. */
   readonly form?: "operator" | "operations";
+}
+
+/** A layer of homm-webgpu/baselines on itself, batch 1, without biases. */
+export interface RivalTask {
+  readonly kind: "rival";
+  readonly tokens: number;
+  readonly causal: boolean;
+  readonly layer: AttentionCost | LinearAttentionCost;
 }
 
 /** Plain matrix products [rows, inner] x [inner, outer], one after the other. */

@@ -7,7 +7,7 @@ import { normals, paddingMask, transposed } from "../../bench/data.mjs";
 import { readOptions, usage } from "../../bench/options.mjs";
 import { addCeilings, againstBase, ceilingsOf, type GroupResult, targetsOf } from "../../bench/results.mjs";
 import { crossover, exponent, median, quantile, ratio, relativeError, summary } from "../../bench/statistics.mjs";
-import { align, groupTable, short, targetTable, withPrefix } from "../../bench/table.mjs";
+import { align, groupTable, overtakings, rivalsTable, short, targetTable, withPrefix } from "../../bench/table.mjs";
 import type { LayerTask } from "../../bench/types.ts";
 
 const root = join(import.meta.dirname, "../..");
@@ -116,6 +116,24 @@ describe("cases", () => {
     }
   });
 
+  it("put the rivals beside the layer, first of its width, then at the FLOPs of attention", () => {
+    const rivals = allGroups({ quick: false }).filter(({ kind }) => kind === "rivals");
+    expect(new Set(rivals.map(({ series }) => series))).toEqual(new Set(["rivals", "causal rivals"]));
+    for (const { id, size, entries } of rivals) {
+      const costOf = (name: string) => flopsOf(entries.find((e) => e.name === name)!.task)!;
+      for (const { name, task } of entries.filter(({ name }) => name.includes("equal FLOPs"))) {
+        // The layer has steps of 12·D² FLOPs a token, and features end at 4096 a head.
+        const isCoarse = name.startsWith("HoM")
+          ? size! <= 1_024
+          : task.kind === "rival" && task.layer.layer !== "attention" && task.layer.features === 4096;
+        const [least, most] = isCoarse ? [0.35, 1.5] : [0.9, 1.1];
+        expect(costOf(name) / costOf("attention"), `${id}: ${name}`).toBeGreaterThan(least);
+        expect(costOf(name) / costOf("attention"), `${id}: ${name}`).toBeLessThan(most);
+      }
+      expect(entries.map(({ name }) => name)).toEqual(expect.arrayContaining(["HoM", "attention", "Performer", "RFA", "RM"]));
+    }
+  });
+
   it("are chosen by the words of their ids", () => {
     expect(isChosen("layer-A", undefined)).toBe(true);
     expect(isChosen("layer-A", "A")).toBe(true);
@@ -127,7 +145,12 @@ describe("cases", () => {
 
 describe("options", () => {
   it("have defaults, and refuse what they do not know", () => {
-    expect(readOptions([])).toMatchObject({ rounds: 7, quick: false, budgetMs: 60_000, contenders: ["homm", "jax", "tfjs", "onnx", "plain"] });
+    expect(readOptions([])).toMatchObject({
+      rounds: 7,
+      quick: false,
+      budgetMs: 60_000,
+      contenders: ["homm", "jax", "tfjs", "onnx", "rivals", "plain"],
+    });
     expect(readOptions(["--quick", "--rounds", "1"])).toMatchObject({ rounds: 1, budgetMs: 10_000 });
     expect(() => readOptions(["--rounds", "0"])).toThrow("--rounds must be a whole number from 1 on");
     expect(() => readOptions(["--contenders", "homm,jaxx"])).toThrow("got jaxx");
@@ -231,6 +254,28 @@ describe("tables", () => {
         ["bcd", "12.0"],
       ]),
     ).toBe("       ms\na    1.00\nbcd  12.0");
+  });
+
+  it("show time, memory and FLOPs of the rivals by N, and where each overtakes attention", () => {
+    const groups = allGroups({ quick: true }).filter(({ series }) => series === "rivals");
+    const results = groups.map(
+      (group): GroupResult => ({
+        ...group,
+        entries: group.entries.map((e) => {
+          // Attention is quadratic here, the others linear and as fast at N=512.
+          const ms = e.name === "attention" ? group.size! ** 2 / 512 : group.size!;
+          return e.name === "RM" ? { ...e, status: "skipped" as const } : entry(e.name, [ms], { ...e, peakBytes: 2e6 });
+        }),
+      }),
+    );
+    const text = rivalsTable(results);
+    expect(text).toMatch(/^ {2}rivals +N=256 +N=1,024$/m);
+    expect(text).toMatch(/^ {4}HoM +256 ms +1,024 ms$/m);
+    expect(text).toMatch(/^ {4}RM +– +–$/m);
+    expect(text.match(/^ {4}Performer, equal FLOPs /gm)).toHaveLength(3);
+    expect(text).toContain("HoM is faster than attention from N=512 on");
+    expect(text).not.toContain("RM is faster");
+    expect(overtakings(results).map(({ name }) => name)).not.toContain("attention");
   });
 
   it("name the wrong ones under the measured ones", () => {
