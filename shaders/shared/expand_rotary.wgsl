@@ -18,8 +18,17 @@ fn expansion_of(start: Tile) -> Expansion {
 
 fn expand(e: Expansion, row: u32, last: u32, i: u32, channel: u32) -> Expansion {
   let col = i * shape.expand4 + channel;
-  let a = tile_multiply(e.start, polynomial(row, last, col));
-  let b = tile_multiply(e.start, polynomial(row, last, col + shape.expand4));
+  // One product in a loop compiles in half the time of two.
+  var a = e.start;
+  var b = e.start;
+  for (var j = 0u; j < 2u; j++) {
+    let f = polynomial(row, last, col + j * shape.expand4);
+    if (j == 0u) {
+      a = tile_multiply(a, f);
+    } else {
+      b = tile_multiply(b, f);
+    }
+  }
   return Expansion(e.start, tile_turn(a, b, -1.0, row, last, i / 2u, channel), tile_turn(b, a, 1.0, row, last, i / 2u, channel));
 }
 

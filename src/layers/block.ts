@@ -1,5 +1,4 @@
-import { checkInteger, checkOneOf, describe, rangeError, typeError } from "../checks.ts";
-import { WeightsError } from "../errors.ts";
+import { checkInteger, checkOneOf, rangeError, typeError } from "../checks.ts";
 import type { Gpu } from "../runtime/gpu.ts";
 import type { BufferView } from "../runtime/program.ts";
 import { Tensor } from "../runtime/tensor.ts";
@@ -8,6 +7,7 @@ import { type HomForwardOptions, HomLayer } from "./hom.ts";
 import type { HomConfig, HomParams } from "./hom_config.ts";
 import { LinearLayer } from "./linear.ts";
 import type { LayerRecord } from "./moment_layer.ts";
+import { parameter } from "./params.ts";
 import { checkTensor } from "./tensor_checks.ts";
 
 export interface HomBlockConfig extends HomConfig {
@@ -123,17 +123,4 @@ export class HomBlock {
   [Symbol.dispose](): void {
     this.destroy();
   }
-}
-
-/** One parameter of this many elements, all finite. */
-export function parameter(where: string, params: HomParams, key: string, shape: readonly number[]): Float32Array {
-  const array = params[key];
-  const size = shape.reduce((a, b) => a * b, 1);
-  if (!(array instanceof Float32Array))
-    throw new WeightsError(`${where}: params must have a Float32Array ${JSON.stringify(key)} of shape [${shape.join(", ")}], got ${describe(array)}`);
-  if (array.length !== size)
-    throw new WeightsError(`${where}: params["${key}"] must have ${size} elements ([${shape.join(", ")}]), got ${array.length}`);
-  const bad = array.findIndex((value) => !Number.isFinite(value));
-  if (bad !== -1) throw new WeightsError(`${where}: params["${key}"] must be finite, got ${array[bad]} at element ${bad}`);
-  return array;
 }

@@ -8,7 +8,8 @@ import { SOURCE_MEAN, SOURCE_PACKED, SOURCE_PREFIX, SOURCE_ROW, SOURCE_SEGMENT }
 import type { GpuLimits } from "../runtime/gpu.ts";
 import { GROUP, type Slot, type Step } from "../runtime/kernel.ts";
 import type { Tuning } from "../runtime/tuning.ts";
-import { type BlockSums, blockTokensFor, type HomPlanConfig, MAX_INNER_STEPS, momentLayout, type PlannedCall, Planner } from "./planner.ts";
+import { type BlockSums, blockTokensFor, MAX_INNER_STEPS, momentLayout, type PlanConfig, type PlannedCall, Planner } from "./planner.ts";
+import { pomFlops } from "./pom_plan.ts";
 
 /** A mask reduced to what decides the dispatches. */
 export type MaskPlan =
@@ -32,13 +33,14 @@ export interface HomPlan {
 }
 
 /** The smallest scratch budget with which every mask can be computed. */
-export function minimumScratch(config: HomPlanConfig, tuning: Tuning): number {
+export function minimumScratch(config: PlanConfig, tuning: Tuning): number {
   const { stride4 } = momentLayout(config);
-  return 4 * blockTokensFor(tuning.prefixBlockTokens, config) * stride4 * 16;
+  const gates = config.pom?.gates?.layout.stride ?? 0;
+  return 4 * blockTokensFor(tuning.prefixBlockTokens, config) * (stride4 * 16 + gates * 4);
 }
 
 /** The dispatches of one layer call. Pure: nothing here touches a GPU. */
-export function planHom(config: HomPlanConfig, tuning: Tuning, limits: GpuLimits, call: HomCall): HomPlan {
+export function planHom(config: PlanConfig, tuning: Tuning, limits: GpuLimits, call: HomCall): HomPlan {
   const planner = new Planner(config, tuning, limits, call);
   const { mask } = call;
   if (config.decay) {
@@ -53,9 +55,10 @@ export function planHom(config: HomPlanConfig, tuning: Tuning, limits: GpuLimits
 }
 
 /** Multiply-adds count 2; the masked forms do the same work as the plain one, a full mask adds its weighted sums. */
-export function flopsOf(config: HomPlanConfig, call: Pick<HomCall, "batch" | "queryLength" | "contextLength" | "mask">): number {
+export function flopsOf(config: PlanConfig, call: Pick<HomCall, "batch" | "queryLength" | "contextLength" | "mask">): number {
   const { dim, order, orderExpand } = config;
   const { batch: B, queryLength: T, contextLength: N } = call;
+  if (config.pom) return pomFlops({ ...config, pom: config.pom }, call, call.mask.kind === "full");
   const M = order * orderExpand * dim;
   const context = 2 * B * N * dim * M + (B * N * M * (order - 1)) / order + B * N * M;
   return context + 4 * B * T * dim * M + (call.mask.kind === "full" ? 2 * B * T * N * M : 0);

@@ -7,7 +7,7 @@ import { allOf, Tensor } from "../runtime/tensor.ts";
 import type { GPUBuffer, GPUCommandEncoder, GPUComputePassEncoder } from "../webgpu.ts";
 import { type HomCall, planHom } from "./hom_plan.ts";
 import { HomMask, type MaskShape, type MaskSpec, type ResolvedMask, resolveMask, uploadBuffers } from "./mask.ts";
-import { blockTokensFor, type HomPlanConfig } from "./planner.ts";
+import { blockTokensFor, type PlanConfig } from "./planner.ts";
 import { checkOutput, checkTensor } from "./tensor_checks.ts";
 
 /** Options of a call that every layer of this package has. */
@@ -68,7 +68,7 @@ export interface CheckedCall extends Omit<LayerRecord, "out"> {
 export interface LayerParts {
   readonly name: "HomLayer" | "PomLayer";
   readonly dtype: Dtype;
-  readonly plan: HomPlanConfig;
+  readonly plan: PlanConfig;
   /** What is added to the sum of a mask before dividing by it. */
   readonly epsilon: number;
   /** Of a call, beside those of {@link ForwardOptions}. */
@@ -277,7 +277,7 @@ export abstract class MomentLayer<Options extends ForwardOptions = ForwardOption
     const prepared = options.mask instanceof HomMask ? options.mask : undefined;
     prepared?.check(where, this.gpu, shape, this.blockTokens, this.parts.epsilon);
     const resolved = prepared?.resolved ?? this.#resolve(where, options.mask as MaskSpec | undefined, shape);
-    const more = this.checkOptions(where, options, { shape, resolved, self: options.context === undefined });
+    const more = this.checkOptions(where, options, { shape, resolved, self: context === query });
     return { query, context, residual, out, shape, resolved, prepared, ...more };
   }
 

@@ -1,4 +1,4 @@
-import { rangeError, raw } from "../checks.ts";
+import { describe, rangeError, raw } from "../checks.ts";
 import { WeightsError } from "../errors.ts";
 import { decodeF16, encodeF16 } from "../half.ts";
 import { I4_GROUP } from "../ops/op.ts";
@@ -58,6 +58,19 @@ export function encodeWeights(where: string, packed: Float32Array, outer: number
     return encodeF16(packed);
   }
   return dtype === "i8" ? encodeI8(packed, outer) : encodeI4(packed, outer);
+}
+
+/** One parameter of this many elements, all finite. @throws WeightsError */
+export function parameter(where: string, params: Readonly<Record<string, Float32Array>>, key: string, shape: readonly number[]): Float32Array {
+  const array = params[key];
+  const size = shape.reduce((a, b) => a * b, 1);
+  if (!(array instanceof Float32Array))
+    throw new WeightsError(`${where}: params must have a Float32Array ${JSON.stringify(key)} of shape [${shape.join(", ")}], got ${describe(array)}`);
+  if (array.length !== size)
+    throw new WeightsError(`${where}: params["${key}"] must have ${size} elements ([${shape.join(", ")}]), got ${array.length}`);
+  const bad = array.findIndex((value) => !Number.isFinite(value));
+  if (bad !== -1) throw new WeightsError(`${where}: params["${key}"] must be finite, got ${array[bad]} at element ${bad}`);
+  return array;
 }
 
 /** @throws RangeError for weights that the device cannot bind */

@@ -5,21 +5,43 @@ import { planMoments } from "../ops/moments.ts";
 import { bindRows, type Rows, weightBytes } from "../ops/op.ts";
 import { planPrefixMoments } from "../ops/prefix_moments.ts";
 import { planSelect, SELECT_MAX_DIM } from "../ops/select.ts";
-import { type Activation, type MomentSource, RANGE_LENGTHS, RANGE_PACKED, RANGE_REGULAR, SOURCE_PREFIX, type TokenBlocks } from "../ops/types.ts";
+import {
+  type Activation,
+  type Expansion,
+  type MomentActivation,
+  type MomentSource,
+  RANGE_LENGTHS,
+  RANGE_PACKED,
+  RANGE_REGULAR,
+  SOURCE_PREFIX,
+  type TokenBlocks,
+} from "../ops/types.ts";
 import type { GpuLimits } from "../runtime/gpu.ts";
 import { BIND_ALIGNMENT, type Dtype, GROUP, type Slot, type Step, TILES, type TileName, type WeightDtype } from "../runtime/kernel.ts";
 import type { Tuning } from "../runtime/tuning.ts";
+import type { PomPlan } from "./pom_plan.ts";
 
-export interface HomPlanConfig {
+/** Moments as the kernels keep them: `order` chunks of orderExpand·dim channels. */
+export interface MomentShape {
   readonly dim: number;
   readonly order: number;
   readonly orderExpand: number;
-  readonly activation: Activation;
+}
+
+/** What the dispatches of a layer depend on. */
+export interface PlanConfig extends MomentShape {
+  readonly activation: MomentActivation;
   /** Default f32. */
   readonly weightDtype?: WeightDtype;
   readonly scratchBudget: number;
   /** Causal means whose tokens fade, by factors in the caller's buffer `decay`. Default: none do. */
   readonly decay?: boolean;
+  /** A polynomial mixer, whose moments are `order` chunks of neighbouring channels. Default: products of orders. */
+  readonly pom?: PomPlan;
+}
+
+export interface HomPlanConfig extends PlanConfig {
+  readonly activation: Activation;
 }
 
 /** Lengths, and where the tensors lie in their buffers, in bytes. */
@@ -39,7 +61,7 @@ export interface PlannedCall {
 }
 
 /** vec4s of one order's channels, and of a row of moments. */
-export function momentLayout(config: Pick<HomPlanConfig, "dim" | "order" | "orderExpand">): { expand4: number; stride4: number } {
+export function momentLayout(config: MomentShape): { expand4: number; stride4: number } {
   const expand4 = Math.ceil((config.orderExpand * config.dim) / 4);
   return { expand4, stride4: config.order * expand4 };
 }
@@ -48,7 +70,7 @@ export function momentLayout(config: Pick<HomPlanConfig, "dim" | "order" | "orde
 export const MAX_INNER_STEPS = 30_000;
 
 /** Tokens of a block: the tuned number, halved until an invocation's inner steps stay under MAX_INNER_STEPS. */
-export function blockTokensFor(tuned: number, config: Pick<HomPlanConfig, "dim" | "order">): number {
+export function blockTokensFor(tuned: number, config: Pick<PlanConfig, "dim" | "order">): number {
   let tokens = tuned;
   const { rows } = TILES["8x4"];
   while (tokens > rows && (tokens / rows) * config.order * Math.ceil(config.dim / 4) > MAX_INNER_STEPS) tokens /= 2;
@@ -122,7 +144,7 @@ const SLAB_ROWS = 1024;
 export class Planner {
   readonly steps: Step[] = [];
   readonly scratch = new Map<string, number>();
-  readonly config: HomPlanConfig;
+  readonly config: PlanConfig;
   readonly call: PlannedCall;
   readonly maxWorkgroups: number;
   readonly maxBinding: number;
@@ -134,12 +156,17 @@ export class Planner {
   readonly prefixBlockTokens: number;
   /** The largest register tile; one for all lengths, so that a token has the same bits whatever it stands with. */
   readonly tile: TileName;
+  /** That of the context's projection: no tile may reach into another group's columns. */
+  readonly momentTile: TileName;
   readonly weightDtype: WeightDtype;
   readonly projections: Slot;
   readonly ag: Slot;
   readonly #fused: boolean;
+  readonly #wStride4: number;
+  /** Bytes of a query's gates, where they are computed apart. */
+  readonly #gateBytes: number;
 
-  constructor(config: HomPlanConfig, tuning: Tuning, limits: GpuLimits, call: PlannedCall) {
+  constructor(config: PlanConfig, tuning: Tuning, limits: GpuLimits, call: PlannedCall) {
     this.config = config;
     this.call = call;
     this.maxWorkgroups = limits.maxComputeWorkgroupsPerDimension;
@@ -153,13 +180,18 @@ export class Planner {
     this.tile = Math.min(this.blockTokens, this.prefixBlockTokens) < TILES[tuning.tile].rows ? "8x4" : tuning.tile;
     this.weightDtype = config.weightDtype ?? "f32";
     const inner4 = Math.ceil(config.dim / 4);
-    this.projections = { buffer: "projections", offset: 0, size: weightBytes(this.weightDtype, config.dim, 2 * stride4) };
+    const { pom } = config;
+    this.momentTile = pom?.group ? groupTile(this.tile, pom.group.columns4) : this.tile;
+    this.#wStride4 = pom?.gates ? stride4 : 2 * stride4;
+    this.#gateBytes = pom?.gates ? pom.gates.layout.stride * 4 : 0;
+    this.projections = { buffer: "projections", offset: 0, size: weightBytes(this.weightDtype, pom?.group?.inputs ?? config.dim, this.#wStride4) };
     this.ag = { buffer: "ag", offset: 0, size: weightBytes(this.weightDtype, 4 * stride4, inner4) };
     const fusedSteps = Math.ceil(stride4 / 16) * (inner4 + 64);
     // select.wgsl reads its second weight as f32.
     // Decayed means are made in the rows that the gated moments then take.
     this.#fused =
       config.decay !== true &&
+      !pom?.gates &&
       this.weightDtype === "f32" &&
       config.dim <= Math.min(tuning.fusedSelectMaxDim, SELECT_MAX_DIM) &&
       fusedSteps <= MAX_INNER_STEPS;
@@ -172,11 +204,12 @@ export class Planner {
 
   /** Rows of moments that a slab of queries or of causal tokens may take: as many as keep an adapter busy, within half of the budget. */
   get slabRows(): number {
-    return this.#rowsWithin(Math.min(this.config.scratchBudget / 2, Math.max(SLAB_BYTES, SLAB_ROWS * this.rowBytes)));
+    const rowBytes = this.rowBytes + this.#gateBytes;
+    return this.#rowsWithin(Math.min(this.config.scratchBudget / 2, Math.max(SLAB_BYTES, SLAB_ROWS * rowBytes)), rowBytes);
   }
 
-  #rowsWithin(bytes: number): number {
-    return Math.floor(Math.min(bytes, this.maxBinding) / this.rowBytes);
+  #rowsWithin(bytes: number, rowBytes = this.rowBytes): number {
+    return Math.floor(Math.min(bytes, this.maxBinding) / rowBytes);
   }
 
   /** Tokens that one binding can hold. */
@@ -197,8 +230,40 @@ export class Planner {
   }
 
   contextRows(first: number, count: number): Rows {
-    const { dim } = this.config;
-    return { buffer: "context", byteOffset: this.call.context, dtype: this.call.contextDtype ?? "f32", length: dim, stride: dim, first, count };
+    const { dim, pom } = this.config;
+    const part = pom?.group && { part: pom.group.inputs };
+    return {
+      buffer: "context",
+      byteOffset: this.call.context,
+      dtype: this.call.contextDtype ?? "f32",
+      length: dim,
+      stride: dim,
+      ...part,
+      first,
+      count,
+    };
+  }
+
+  /** What kernels with an expansion read beside `contextRows(first, count)`. */
+  expansion(first: number, count: number): Expansion {
+    const { pom } = this.config;
+    if (!pom) return {};
+    const { expand, degree, group, planes, rotations } = pom;
+    const placed = planes > 0 && bindRows({ buffer: "context_positions", byteOffset: 0, length: planes, stride: planes, first, count });
+    return {
+      expand,
+      wStride4: this.#wStride4,
+      constants: this.constants,
+      degree,
+      group4: group?.columns4 ?? 0,
+      rotations,
+      positions: placed ? { slot: placed.slot, first: placed.offset } : undefined,
+    };
+  }
+
+  /** Coefficients and rotations of a polynomial mixer. */
+  get constants(): Slot {
+    return { buffer: "constants", offset: 0, size: this.config.pom?.constantsBytes ?? 16 };
   }
 
   /** Block sums of segments, in as many dispatches as scratch and bindings ask for. */
@@ -232,12 +297,7 @@ export class Planner {
         table: a.kind === "lengths" ? { buffer: "table", offset: 0, size: batch * 4 } : undefined,
       });
       const weights = bindRows({ buffer: "mask", byteOffset: 0, length: 1, stride: 1, first, count: last - first });
-      this.#moments(
-        this.contextRows(first, last - first),
-        partial,
-        blocks,
-        a.kind === "padding" ? { slot: weights.slot, first: weights.offset } : undefined,
-      );
+      this.#moments(first, last - first, partial, blocks, a.kind === "padding" ? { slot: weights.slot, first: weights.offset } : undefined);
       const { firstSegment, segments } = a;
       const isLast = block + count === blocksPerSegment;
       merge({ partial, firstSegment, segments, blocksPerSegment: count, ragged: undefined, first: block === 0, last: isLast });
@@ -277,7 +337,7 @@ export class Planner {
             segmentLength: 1,
             tokenBase,
           };
-          this.#moments(this.contextRows(tokenBase, tokens), partial, this.tokenBlocks({ ...packed, table, packedSegments: segments }));
+          this.#moments(tokenBase, tokens, partial, this.tokenBlocks({ ...packed, table, packedSegments: segments }));
         }
         const ragged = count > 1 || n === 0 ? { table, offset: segments + 1 + first, firstBlock } : undefined;
         merge({ partial, firstSegment: first, segments: count, blocksPerSegment: n, ragged, first: block === 0, last: block + n === blocks });
@@ -307,6 +367,7 @@ export class Planner {
     this.steps.push(
       planPrefixMoments({
         x: this.contextRows(first, (a.rows - 1) * contextLength + a.tokens),
+        ...this.expansion(first, (a.rows - 1) * contextLength + a.tokens),
         w: this.projections,
         weightDtype: this.weightDtype,
         rows,
@@ -327,7 +388,7 @@ export class Planner {
         running: a.running,
         filled: a.filled ?? false,
         ahead: a.ahead,
-        tile: this.tile,
+        tile: this.momentTile,
         maxWorkgroups: this.maxWorkgroups,
       }),
     );
@@ -371,7 +432,7 @@ export class Planner {
 
   /** Selection and output of one slab of queries; `rows` holds sums that the source reads, or room for the gated moments, or both. */
   slab(r: Rectangle, source: Source, rows: Slot | undefined): void {
-    const { dim } = this.config;
+    const { dim, pom } = this.config;
     const { queryLength, query, out, residual, queryDtype = "f32", outDtype = "f32" } = this.call;
     const first = r.firstBatchRow * queryLength + r.firstQuery;
     const view = { length: dim, stride: dim, first, count: r.batchRows * r.queries, span: r.queries, pitch: queryLength };
@@ -380,16 +441,34 @@ export class Planner {
     const plus: Rows | undefined = residual === undefined ? undefined : { buffer: "residual", byteOffset: residual, dtype: outDtype, ...view };
     const from = this.momentSource(r, source);
     const { weightDtype } = this;
-    const common = { stride4: this.stride4, weightDtype, tile: this.tile, maxWorkgroups: this.maxWorkgroups };
+    const gate = pom ? "hard_sigmoid" : "sigmoid";
+    const common = { stride4: this.stride4, weightDtype, gate, tile: this.tile, maxWorkgroups: this.maxWorkgroups } as const;
     if (this.#fused || !rows) {
       this.steps.push(planSelect({ ...common, x, w: this.projections, wOut: this.ag, y, residual: plus, rows, from }));
       return;
     }
     const length = this.stride4 * 4;
     const gated: Rows = { buffer: rows.buffer, byteOffset: 0, length, stride: length, first: 0, count: view.count };
+    if (pom?.gates) this.#gatesApart(pom, x, rows, from);
+    else this.steps.push(planGate({ ...common, x, w: this.projections, rows, from }));
+    this.steps.push(planLinear({ x: gated, w: this.ag, weightDtype, y, residual: plus, tile: this.tile, maxWorkgroups: this.maxWorkgroups }));
+  }
+
+  /** Gates of a slab of queries, then the moments times them. */
+  #gatesApart(pom: PomPlan, x: Rows, rows: Slot, from: MomentSource): void {
+    if (!pom.gates) return;
+    const { layout, plan } = pom.gates;
+    const { weightDtype, tile, maxWorkgroups, stride4, expand4, constants } = this;
+    const { batch, queryLength } = this.call;
+    const { planes, rotations } = pom;
+    const gates = this.scratchSlot("gated", x.count * this.#gateBytes);
+    const y: Rows = { buffer: gates.buffer, byteOffset: 0, length: layout.stride, stride: layout.stride, first: 0, count: x.count };
+    const w: Slot = { buffer: "gates", offset: 0, size: weightBytes(weightDtype, x.length, layout.stride / 4) };
+    const positions: Slot = { buffer: "query_positions", offset: 0, size: batch * queryLength * planes * 4 };
+    const turned = planes > 0 ? { constants, rotations, positions, planes } : undefined;
     this.steps.push(
-      planGate({ ...common, x, w: this.projections, rows, from }),
-      planLinear({ x: gated, w: this.ag, weightDtype, y, residual: plus, tile: this.tile, maxWorkgroups: this.maxWorkgroups }),
+      planLinear({ x, w, weightDtype, y, activation: "hard_sigmoid", tile, maxWorkgroups }),
+      plan({ gates, layout, from, rows, slabRows: x.count, stride4, expand4, turned, maxWorkgroups }),
     );
   }
 
@@ -449,11 +528,21 @@ export class Planner {
     };
   }
 
-  #moments(x: Rows, partial: Slot, blocks: TokenBlocks, weights?: { slot: Slot; first: number }): void {
+  #moments(first: number, count: number, partial: Slot, blocks: TokenBlocks, weights?: { slot: Slot; first: number }): void {
     const { activation, order } = this.config;
-    const { expand4, maxWorkgroups, tile, weightDtype } = this;
-    this.steps.push(planMoments({ x, w: this.projections, weightDtype, partial, activation, order, expand4, blocks, weights, tile, maxWorkgroups }));
+    const { expand4, maxWorkgroups, momentTile: tile, weightDtype } = this;
+    const x = this.contextRows(first, count);
+    const expansion = this.expansion(first, count);
+    this.steps.push(
+      planMoments({ ...expansion, x, w: this.projections, weightDtype, partial, activation, order, expand4, blocks, weights, tile, maxWorkgroups }),
+    );
   }
+}
+
+/** The tile of a grouped projection. The quads' tile shares rows that groups read differently. */
+function groupTile(tile: TileName, columns4: number): TileName {
+  const plain = tile === "16x8_quads" ? "16x8" : tile;
+  return columns4 % TILES[plain].cols4 === 0 ? plain : "8x4";
 }
 
 /** The largest number of blocks that is whole groups, where there is room for one. */

@@ -7,15 +7,12 @@ import { Program } from "../runtime/program.ts";
 import { allOf, checkGpu } from "../runtime/tensor.ts";
 import { USAGE } from "../runtime/usage.ts";
 import type { GPUBuffer, GPUCommandEncoder } from "../webgpu.ts";
-import { type HomPlanConfig, momentLayout } from "./planner.ts";
+import { type MomentShape, momentLayout } from "./planner.ts";
 import { readState, type SavedState, type StateFile, writeState } from "./state_format.ts";
 import { ENTRY_COUNTS } from "./state_plan.ts";
 
 /** What decides whether a state fits a layer. */
 export type StateConfig = Readonly<Record<string, number | string>> & { readonly dim: number };
-
-/** Sums as the kernels keep them: `order` chunks of orderExpand·dim channels. */
-export type MomentShape = Pick<HomPlanConfig, "dim" | "order" | "orderExpand">;
 
 /** A kind of state: how it is called, saved and laid out. @internal */
 export interface StateForm<C extends StateConfig> extends StateFile {
@@ -97,6 +94,11 @@ export abstract class MomentState<C extends StateConfig = StateConfig> {
   /** Where the next token of each batch row stands; undefined for layers without default positions. @internal */
   get nextPositions(): readonly number[] | undefined {
     return this.#contents.next;
+  }
+
+  /** @internal */
+  protected moveNext(by: number): void {
+    this.#contents.next = this.#contents.next?.map((position) => position + by);
   }
 
   /** Each append counts as one, and adds the mean of its tokens. @internal */

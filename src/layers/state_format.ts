@@ -22,7 +22,7 @@ export interface StateFile {
   readonly magic: "HOMSTATE" | "HOMDECAY" | "POMSTATE";
   /** Of the class, for messages. */
   readonly name: string;
-  /** Keys of the layer's configuration: the range of an integer, or the values of a text. */
+  /** Keys of the layer's configuration: the range of a number, which is an integer if the range begins with one, or the values of a text. */
   readonly keys: Readonly<Record<string, readonly [number, number] | readonly string[]>>;
   /** M */
   readonly momentDim: (config: Readonly<Record<string, number | string>>) => number;
@@ -117,7 +117,7 @@ function parseHeader(file: StateFile, json: Uint8Array, refuse: (what: string) =
     const [min, max] = allowed;
     const good =
       typeof min === "number"
-        ? typeof value === "number" && Number.isInteger(value) && value >= min && value <= Number(max)
+        ? typeof value === "number" && (Number.isInteger(value) || !Number.isInteger(min)) && value >= min && value <= Number(max)
         : (allowed as readonly unknown[]).includes(value);
     if (!good) refuse(`the header's ${key} ${JSON.stringify(value)}`);
   }

@@ -1,16 +1,16 @@
 import { DECAY_ROWS } from "../ops/decay_moments.ts";
 import { planLinear } from "../ops/linear.ts";
 import { planMergeMoments } from "../ops/merge_moments.ts";
-import type { Rows } from "../ops/op.ts";
+import { EMPTY, type Rows } from "../ops/op.ts";
 import { planStateTotals, STATE_LEVELS } from "../ops/state_totals.ts";
 import { planStep } from "../ops/step.ts";
-import { SOURCE_PACKED, SOURCE_SEGMENT } from "../ops/types.ts";
+import { SOURCE_MEAN, SOURCE_PACKED, SOURCE_SEGMENT } from "../ops/types.ts";
 import { planUpdateState } from "../ops/update_state.ts";
 import type { GpuLimits } from "../runtime/gpu.ts";
 import type { Slot, Step } from "../runtime/kernel.ts";
 import type { Tuning } from "../runtime/tuning.ts";
 import { causalSlabs, decayed } from "./hom_plan.ts";
-import { type BlockSums, type HomPlanConfig, type PlannedCall, Planner } from "./planner.ts";
+import { type BlockSums, type PlanConfig, type PlannedCall, Planner } from "./planner.ts";
 
 /** What to do with a state whose batch is `call.batch`. */
 export type StateOperation =
@@ -32,7 +32,7 @@ export interface StatePlan {
 export const ENTRY_COUNTS = 4;
 
 /** The dispatches of one call on a state. Pure: nothing here touches a GPU. */
-export function planState(config: HomPlanConfig, tuning: Tuning, limits: GpuLimits, call: PlannedCall, operation: StateOperation): StatePlan {
+export function planState(config: PlanConfig, tuning: Tuning, limits: GpuLimits, call: PlannedCall, operation: StateOperation): StatePlan {
   const p = new Planner(config, tuning, limits, call);
   const states =
     operation.kind === "appendPacked" ? operation.cuSeqlens.length - 1 : operation.kind === "queryPacked" ? operation.states : call.batch;
@@ -110,19 +110,37 @@ function queryPacked(p: Planner, slots: StateSlots): void {
 
 /** Two dispatches: state and gated mean, then the output projection. */
 function stepOne(p: Planner, { levels, entry }: StateSlots, ring: number | undefined): void {
-  const { dim, activation, order } = p.config;
-  const { batch, context, out, residual, contextDtype = "f32", outDtype = "f32" } = p.call;
+  const { dim, activation, order, pom } = p.config;
+  const { batch, out, residual, outDtype = "f32" } = p.call;
   const { expand4, maxWorkgroups, weightDtype } = p;
   const rows = p.scratchSlot("rows", batch * p.rowBytes);
   const one = { length: dim, stride: dim, first: 0 };
   const x: Rows =
-    ring === undefined
-      ? { buffer: "context", byteOffset: context, dtype: contextDtype, ...one, count: batch }
-      : { buffer: "history", byteOffset: 0, ...one, count: ring * batch };
+    ring === undefined ? p.contextRows(0, batch) : { ...p.contextRows(0, ring * batch), buffer: "history", byteOffset: 0, dtype: "f32" };
   const length = p.stride4 * 4;
   const view = { ...one, count: batch };
+  const gate = pom?.gates ? "none" : pom ? "hard_sigmoid" : "sigmoid";
+  const step = {
+    ...p.expansion(0, batch),
+    x,
+    w: p.projections,
+    weightDtype,
+    entry,
+    levels,
+    rows,
+    activation,
+    gate,
+    order,
+    expand4,
+    batch,
+    maxWorkgroups,
+  } as const;
+  p.steps.push(planStep(step));
+  if (pom?.gates) {
+    p.slab({ firstBatchRow: 0, batchRows: batch, firstQuery: 0, queries: 1 }, { source: SOURCE_MEAN, moments: EMPTY }, rows);
+    return;
+  }
   p.steps.push(
-    planStep({ x, w: p.projections, weightDtype, entry, levels, rows, activation, gate: "sigmoid", order, expand4, batch, maxWorkgroups }),
     planLinear({
       x: { buffer: rows.buffer, byteOffset: 0, length, stride: length, first: 0, count: batch },
       w: p.ag,

@@ -6,7 +6,7 @@ import { ProgramCache } from "../runtime/program_cache.ts";
 import { Tensor } from "../runtime/tensor.ts";
 import type { GPUBuffer, GPUCommandEncoder, GPUComputePassEncoder } from "../webgpu.ts";
 import { checkCuSeqlens, checkLengths } from "./mask.ts";
-import { blockTokensFor, firstBlocks, type HomPlanConfig } from "./planner.ts";
+import { blockTokensFor, firstBlocks, type PlanConfig } from "./planner.ts";
 import type { MomentState } from "./state.ts";
 import { planState, type StateOperation, type StatePlan } from "./state_plan.ts";
 import { checkOutput, checkTensor } from "./tensor_checks.ts";
@@ -46,7 +46,7 @@ interface Views {
 /** What the streaming half needs to know of its layer. */
 export interface StreamLayer {
   readonly dtype: Dtype;
-  readonly plan: HomPlanConfig;
+  readonly plan: PlanConfig;
   readonly buffers: Readonly<Record<string, GPUBuffer>>;
   /** @throws where the state is another layer's */
   check(where: string, state: MomentState): void;

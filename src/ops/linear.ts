@@ -23,7 +23,7 @@ export interface LinearArguments {
   readonly residual?: Rows | undefined;
   /** Add to what y holds; there is no residual then. */
   readonly accumulate?: boolean | undefined;
-  readonly activation?: Extract<Variant["activation"], "identity" | "gelu" | "silu">;
+  readonly activation?: Extract<Variant["activation"], "identity" | "gelu" | "silu" | "hard_sigmoid">;
   readonly tile: TileName;
   readonly maxWorkgroups: number;
 }

@@ -141,8 +141,8 @@ export function defineKernel(spec: OpSpec): Kernel {
     uniformBytes: Math.ceil((uniforms.size * 4) / 16) * 16,
     variants,
     key: (variant) => {
-      const choices = used.map((k) => (k === "expand" ? variant.expand?.name : variant[k]) ?? "");
-      return [name, ...choices].join("/");
+      const choices = used.map((k) => (k === "expand" ? "" : (variant[k] ?? "")));
+      return [name, ...choices, ...(variant.expand ? [variant.expand.name] : [])].join("/");
     },
     code: (variant) =>
       [

@@ -1,6 +1,7 @@
-import type { Kernel } from "../runtime/kernel.ts";
+import type { Kernel, Variant } from "../runtime/kernel.ts";
 import { activateBackward } from "./activate_backward.ts";
 import { adamw } from "./adamw.ts";
+import { applyGates } from "./apply_gates.ts";
 import { attention } from "./attention.ts";
 import { combineStates } from "./combine_states.ts";
 import { crossEntropy } from "./cross_entropy.ts";
@@ -8,6 +9,7 @@ import { decayBackward } from "./decay_backward.ts";
 import { decayMoments } from "./decay_moments.ts";
 import { embed } from "./embed.ts";
 import { embedBackward } from "./embed_backward.ts";
+import { POLYNOMIAL, ROTARY } from "./expand_pom.ts";
 import { featureAttention } from "./feature_attention.ts";
 import { featureScores } from "./feature_scores.ts";
 import { featureSums } from "./feature_sums.ts";
@@ -21,6 +23,7 @@ import { mergeGradients } from "./merge_gradients.ts";
 import { mergeMoments } from "./merge_moments.ts";
 import { moments } from "./moments.ts";
 import { momentsBackward } from "./moments_backward.ts";
+import { variantsOf } from "./op.ts";
 import { prefixMoments } from "./prefix_moments.ts";
 import { randomFeatures } from "./random_features.ts";
 import { sample } from "./sample.ts";
@@ -30,6 +33,7 @@ import { scanSegments } from "./scan_segments.ts";
 import { select } from "./select.ts";
 import { shift } from "./shift.ts";
 import { shiftBackward } from "./shift_backward.ts";
+import { shiftState } from "./shift_state.ts";
 import { stateTotals } from "./state_totals.ts";
 import { step } from "./step.ts";
 import { sumGradients } from "./sum_gradients.ts";
@@ -39,24 +43,35 @@ import { unpackLinear } from "./unpack_linear.ts";
 import { updateState } from "./update_state.ts";
 import { weightGradient } from "./weight_gradient.ts";
 
+/** A kernel with the variants that the polynomial mixer asks for: kept apart, so that layers without it do not carry its shaders. */
+function andPom(kernel: Kernel, choices: Parameters<typeof variantsOf>[0]): Kernel {
+  return { ...kernel, variants: [...kernel.variants, ...variantsOf(choices)] };
+}
+
+const storages = { w: ["f32", "f16", "i8", "i4"], x: ["vec4", "scalar", "half"] } as const satisfies Parameters<typeof variantsOf>[0];
+const expansions = { ...storages, activation: ["leaky_clamp"], expand: [POLYNOMIAL, ROTARY] } as const satisfies Parameters<typeof variantsOf>[0];
+const largest: readonly NonNullable<Variant["tile"]>[] = ["8x4", "16x8", "16x8_quads"];
+
 /** Every kernel, in the order of the forward pass, then those of streaming, of the baselines and of training; the compile test and the bench walk this list. */
 export const kernels: readonly Kernel[] = [
   embed,
-  moments,
+  andPom(moments, { ...expansions, tile: largest }),
   mergeMoments,
-  prefixMoments,
+  andPom(prefixMoments, { ...expansions, tile: largest }),
   scanMoments,
   scanSegments,
   decayMoments,
   maskMoments,
-  gate,
-  select,
-  linear,
+  andPom(gate, { ...storages, tile: ["1x4", ...largest], gate: ["hard_sigmoid"] }),
+  applyGates,
+  andPom(select, { x: ["vec4", "scalar", "half"], y: ["vec4", "scalar", "half"], lanes: [16, 32, 64], gate: ["hard_sigmoid"] }),
+  andPom(linear, { ...storages, y: ["vec4"], activation: ["hard_sigmoid"], tile: ["1x4", ...largest] }),
   shift,
-  step,
+  andPom(step, { ...expansions, gate: ["hard_sigmoid", "none"], tile: ["1x4", "8x4"] }),
   updateState,
   stateTotals,
   combineStates,
+  shiftState,
   sample,
   attention,
   randomFeatures,

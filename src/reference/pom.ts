@@ -13,13 +13,13 @@ export interface PomShape {
   readonly degree: number;
   readonly expand: number;
   /** Groups of the context projection. Absent: 1 */
-  readonly groups?: number | undefined;
+  readonly nGroups?: number | undefined;
   /** Gates; each multiplies M / heads neighbouring channels. Absent, 0 or 1: a gate for every channel */
-  readonly heads?: number | undefined;
+  readonly nSelHeads?: number | undefined;
   /** Rotation of moments and gates by the position of a token: one number, or a row and a column. Absent: none */
   readonly rotary?: "1d" | "2d" | undefined;
   /** Absent: 10,000 */
-  readonly rotaryBase?: number | undefined;
+  readonly rotaryBase?: number;
 }
 
 export interface PomArguments extends Omit<AggregateArguments, "queryMask"> {
@@ -46,22 +46,22 @@ export function hardSigmoid(l: number): number {
 
 /** M = expand·dim, after checking the sizes. */
 export function pomMomentDim(where: string, shape: PomShape): number {
-  const { groups = 1, heads = 1, rotary } = shape;
+  const { nGroups: groups = 1, nSelHeads: heads = 1, rotary } = shape;
   const width = checkInteger(where, "dim", shape.dim, 1) * checkInteger(where, "expand", shape.expand, 1);
   checkInteger(where, "degree", shape.degree, 1);
-  checkInteger(where, "groups", groups, 1);
-  checkInteger(where, "heads", heads, 0);
-  if (shape.dim % groups !== 0) throw rangeError(where, "groups", `divide dim = ${shape.dim}`, groups);
-  if (heads > 1 && width % heads !== 0) throw rangeError(where, "heads", `divide the ${width} channels`, heads);
+  checkInteger(where, "nGroups", groups, 1);
+  checkInteger(where, "nSelHeads", heads, 0);
+  if (shape.dim % groups !== 0) throw rangeError(where, "nGroups", `divide dim = ${shape.dim}`, groups);
+  if (heads > 1 && width % heads !== 0) throw rangeError(where, "nSelHeads", `divide the ${width} channels`, heads);
   const part = rotary === "2d" ? 4 : rotary === "1d" ? 2 : 1;
   if (width % part !== 0) throw rangeError(where, "dim", `give a multiple of ${part} channels for a rotation`, width);
-  if (heads > 1 && heads % part !== 0) throw rangeError(where, "heads", `be a multiple of ${part} for a rotation`, heads);
+  if (heads > 1 && heads % part !== 0) throw rangeError(where, "nSelHeads", `be a multiple of ${part} for a rotation`, heads);
   return width;
 }
 
 /** z = xc·Wᵀ (+ b), grouped or dense. */
 function contextProjection(where: string, params: Weights, shape: PomShape, width: number): (row: Float64Array, z: Float64Array) => void {
-  const { dim, groups = 1 } = shape;
+  const { dim, nGroups: groups = 1 } = shape;
   if (groups === 1) {
     const weight = parameter(where, params, "qc_proj.weight", (width + gateCount(shape)) * dim).subarray(0, width * dim);
     const zero = new Float64Array(width);
@@ -80,7 +80,7 @@ function contextProjection(where: string, params: Weights, shape: PomShape, widt
 }
 
 function gateCount(shape: PomShape): number {
-  const { heads = 1 } = shape;
+  const { nSelHeads: heads = 1 } = shape;
   return heads > 1 ? heads : shape.expand * shape.dim;
 }
 
@@ -92,7 +92,7 @@ export type Rotate = (v: Float64Array, token: number, position: PositionOf) => v
 
 /** Tables of the checkpoint (`freqs_cos`, `freqs_sin`; `row_cos`, …) where it has them, else computed; undefined without a rotation. */
 export function rotation(where: string, params: Weights, shape: PomShape, of: "moments" | "gates"): Rotate | undefined {
-  const { rotary, rotaryBase = 10_000, heads = 1 } = shape;
+  const { rotary, rotaryBase = 10_000, nSelHeads: heads = 1 } = shape;
   if (rotary === undefined) return undefined;
   const width = pomMomentDim(where, shape);
   const parts = rotary === "1d" ? ["freqs"] : ["row", "col"];
@@ -141,7 +141,7 @@ export function polynomialExpander(where: string, params: Weights, shape: PomSha
 
 /** s = hardSigmoid(x·W_sᵀ + b), rotated by the query's position; one query x [D] -> s [heads or M]. */
 export function pomGate(where: string, params: Weights, shape: PomShape, position?: PositionOf): { count: number; gate: TokenExpander } {
-  const { dim, groups = 1 } = shape;
+  const { dim, nGroups: groups = 1 } = shape;
   const width = pomMomentDim(where, shape);
   const count = gateCount(shape);
   const rotate = rotation(where, params, shape, "gates");

@@ -49,7 +49,7 @@ export function randomParams(seed: number, shape: HomShape, bias = true): Random
 
 /** Parameters of a PoM layer: pre-activations of unit variance, coefficients that keep every power in sight. */
 export function randomPomParams(seed: number, shape: PomShape, bias = false): Record<string, Float64Array> {
-  const { dim, degree, expand, groups = 1, heads = 1 } = shape;
+  const { dim, degree, expand, nGroups: groups = 1, nSelHeads: heads = 1 } = shape;
   const width = expand * dim;
   const gates = heads > 1 ? heads : width;
   const scale = 1 / Math.sqrt(dim);

@@ -34,9 +34,9 @@ describe("the float64 polynomial mixer gives the golden outputs", async () => {
 
 const SHAPES: readonly PomShape[] = [
   { dim: 6, degree: 3, expand: 2 },
-  { dim: 4, degree: 2, expand: 2, heads: 4, rotary: "1d" },
-  { dim: 8, degree: 4, expand: 1, groups: 2, rotary: "1d" },
-  { dim: 8, degree: 2, expand: 2, groups: 4, heads: 4, rotary: "2d" },
+  { dim: 4, degree: 2, expand: 2, nSelHeads: 4, rotary: "1d" },
+  { dim: 8, degree: 4, expand: 1, nGroups: 2, rotary: "1d" },
+  { dim: 8, degree: 2, expand: 2, nGroups: 4, nSelHeads: 4, rotary: "2d" },
 ];
 const relL2F64 = REORDERED_F64;
 
@@ -91,7 +91,7 @@ describe.each(SHAPES.map((shape) => ({ name: JSON.stringify(shape), shape })))("
 
 describe("what the parts stand for", () => {
   test("a grouped projection is a dense one with zeros", () => {
-    const grouped: PomShape = { dim: 6, degree: 2, expand: 2, groups: 3, heads: 4 };
+    const grouped: PomShape = { dim: 6, degree: 2, expand: 2, nGroups: 3, nSelHeads: 4 };
     const { params, x, args } = example(grouped);
     const po = new Float64Array(12 * 6);
     for (let o = 0; o < 12; o++) for (let i = 0; i < 2; i++) po[o * 6 + 2 * Math.floor(o / 4) + i] = params["po_proj.weight"]![2 * o + i]!;
@@ -103,12 +103,12 @@ describe("what the parts stand for", () => {
       "ag_proj.bias": params["ag_proj.bias"]!,
     };
     const { "po_proj.bias": _, ...rest } = params;
-    const expected = pomReference({ ...grouped, groups: 1 }, dense, { ...args, query: x });
+    const expected = pomReference({ ...grouped, nGroups: 1 }, dense, { ...args, query: x });
     expectClose(pomReference(grouped, rest, { ...args, query: x }), expected, { relL2: relL2F64, what: "y" });
   });
 
   test.each(["1d", "2d"] as const)("computed angles are those of a table, %s", (rotary) => {
-    const shape: PomShape = { dim: 8, degree: 2, expand: 2, heads: 4, rotary };
+    const shape: PomShape = { dim: 8, degree: 2, expand: 2, nSelHeads: 4, rotary };
     const { params, x, args } = example(shape);
     const columns = rotary === "1d" ? 8 : 4;
     const table = (f: (a: number) => number) =>

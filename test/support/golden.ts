@@ -148,7 +148,7 @@ function checkMask(golden: Golden, queryLength: number, contextLength: number, s
 
 /** A pom or pom_rope case. */
 export interface PomGolden {
-  readonly shape: PomShape & { readonly groups: number; readonly heads: number };
+  readonly shape: PomShape & { readonly nGroups: number; readonly nSelHeads: number };
   readonly bias: boolean;
   readonly params: Readonly<Record<string, Float32Array>>;
   readonly args: PomArguments & {
@@ -172,8 +172,8 @@ export function pomShape({ config }: Golden): PomGolden["shape"] {
     dim: number(config, "dim"),
     degree: number(config, "degree"),
     expand: number(config, "expand"),
-    groups: number(config, "n_groups"),
-    heads: number(config, "n_sel_heads"),
+    nGroups: number(config, "n_groups"),
+    nSelHeads: number(config, "n_sel_heads"),
     rotary,
   };
 }
