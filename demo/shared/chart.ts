@@ -22,12 +22,13 @@ export interface Series {
 
 export interface ChartOptions {
   readonly series: readonly Series[];
-  readonly x: { readonly label: string; readonly format: (value: number) => string; readonly base?: 2 | 10 };
-  readonly y: { readonly label: string; readonly format: (value: number) => string };
+  /** Logarithmic unless said otherwise. */
+  readonly x: { readonly label: string; readonly format: (value: number) => string; readonly base?: 2 | 10; readonly linear?: boolean };
+  readonly y: { readonly label: string; readonly format: (value: number) => string; readonly linear?: boolean };
 }
 
 /**
- * Lines over two logarithmic axes, in the colours of the page, with a legend that reads out the values under the pointer. A picture to screen
+ * Lines over two axes, in the colours of the page, with a legend that reads out the values under the pointer. A picture to screen
  * readers: the page has the numbers in a table.
  */
 export class Chart {
@@ -80,10 +81,10 @@ export class Chart {
         legend: { show: false },
         cursor: { drag: { x: false, y: false }, points: { size: 6 } },
         scales: {
-          x: { time: false, distr: 3, log: x.base ?? 10, range: () => [...this.#xRange] },
-          y: { distr: 3, range: (_plot, min, max) => decades(min, max) },
+          x: { time: false, distr: x.linear ? 1 : 3, log: x.base ?? 10, range: () => [...this.#xRange] },
+          y: { distr: y.linear ? 1 : 3, range: (_plot, min, max) => (y.linear ? padded(min, max) : decades(min, max)) },
         },
-        axes: [axis(x.label, x.format, x.base === 2 ? all : roundOnes, 32), axis(y.label, y.format, roundOnes, 74)],
+        axes: [axis(x.label, x.format, x.linear || x.base === 2 ? all : roundOnes, 32), axis(y.label, y.format, y.linear ? all : roundOnes, 74)],
         series: [
           {},
           ...series.map(({ label, line, dashed, points = false }) => ({
@@ -136,6 +137,13 @@ function roundOnes(_plot: uPlot, splits: number[]): (number | null)[] {
     const digit = value / 10 ** Math.floor(Math.log10(value) + 1e-9);
     return digits.some((round) => Math.abs(digit - round) < 1e-6) ? value : null;
   });
+}
+
+/** The values and some room around them. */
+function padded(min: number | null, max: number | null): uPlot.Range.MinMax {
+  if (min === null || max === null) return [0, 1];
+  const room = 0.08 * (max - min) || 0.1;
+  return [min - room, max + room];
 }
 
 /** Whole powers of ten around the values, two at least. */

@@ -27,4 +27,15 @@ export const pages: readonly PageEntry[] = [
     summary:
       "Times every kernel of a moment layer and of softmax attention on your own adapter, and finds out from how many tokens on which is faster.",
   },
+  {
+    file: "train.html",
+    name: "Train",
+    summary:
+      "A small language model learns from a text of yours, in this tab: watch its loss fall and its samples improve, then take the weights along.",
+  },
+  {
+    file: "inside.html",
+    name: "Look inside",
+    summary: "Follow a text, character by character, through the averages that the language model's layers keep of it, in three dimensions.",
+  },
 ];
