@@ -11,7 +11,9 @@ register(
   `)}`,
   pathToFileURL(`${root}/`),
 );
-const { Application, TSConfigReader } = await import("typedoc");
+/** Not a literal, lest its declarations be compiled: they want TypeScript 6. @type {string} */
+const typedoc = "typedoc";
+const { Application, TSConfigReader } = await import(typedoc);
 
 /** Entry points as in the exports map, whose declarations lie where their sources do. */
 const { exports } = JSON.parse(readFileSync(join(root, "package.json"), "utf8"));
