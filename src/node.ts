@@ -13,6 +13,7 @@ import type { Tuning } from "./runtime/tuning.ts";
 import type { GPUAdapter } from "./webgpu.ts";
 import type { WeightsCache } from "./weights/fetch.ts";
 
+/** Options of {@link requestNodeGpu}. */
 export interface RequestNodeGpuOptions {
   readonly powerPreference?: "high-performance" | "low-power";
   /** Dawn's own options, for example `"backend=vulkan"`. */

@@ -5,6 +5,7 @@ import { FEATURE_MAPS, type FeatureMap } from "../ops/random_features.ts";
 import type { Gpu } from "../runtime/gpu.ts";
 import { vectorsOf } from "./feature_weights.ts";
 
+/** Sizes of an {@link AttentionLayer}. */
 export interface AttentionConfig {
   /** D, the model width. */
   readonly dim: number;
@@ -16,6 +17,7 @@ export interface AttentionConfig {
   readonly scratchBudget?: number;
 }
 
+/** Sizes of a {@link LinearAttentionLayer}, and its feature map. */
 export interface LinearAttentionConfig extends AttentionConfig {
   /**
    * What exp(q·k / √d) is estimated by: `"favor"`, positive random features (Performer, Choromanski et al. 2020); `"rfa"`, sines and cosines, for

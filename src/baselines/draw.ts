@@ -3,6 +3,7 @@ import { FEATURE_MAPS } from "../ops/random_features.ts";
 import type { LinearAttentionConfig } from "./config.ts";
 import { vectorsOf } from "./feature_weights.ts";
 
+/** Options of {@link drawFeatures}. */
 export interface DrawOptions {
   /** Gaussian vectors that are orthogonal in groups of d, with lengths as if they were not: less variance. Default true for `"favor"`, false for `"rfa"`. */
   readonly orthogonal?: boolean;

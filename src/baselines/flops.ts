@@ -46,8 +46,10 @@ export interface LinearAttentionCost extends Common {
 
 /** What decides the cost of a layer. */
 export type LayerCost = HomCost | PomCost | AttentionCost | LinearAttentionCost;
+/** The kinds of layers that can be compared. */
 export type LayerFamily = LayerCost["layer"];
 
+/** What a layer is to be run on. */
 export interface CostShape {
   /** N, tokens that are queries and context at once. */
   readonly length: number;
@@ -100,6 +102,7 @@ export function parameterCount(config: LayerCost): number {
   return parametersOf(config);
 }
 
+/** Options of {@link matchFlops}. */
 export interface MatchOptions<Family extends LayerFamily> {
   /**
    * Sizes of the layer that are given. The others: `dim`, `ffwExpand`, `depth` and `heads` are the reference's, `order` and `degree` 2, `orderExpand` and `expand` 1, `featureMap` `"favor"`,
@@ -112,6 +115,7 @@ export interface MatchOptions<Family extends LayerFamily> {
   readonly multipleOf?: number;
 }
 
+/** What {@link matchFlops} found. */
 export interface Match<Family extends LayerFamily> {
   /** The layer whose cost is nearest, by ratio; the smaller one of two equally near. */
   readonly config: Extract<LayerCost, { layer: Family }>;

@@ -10,6 +10,7 @@ import type { GPUBuffer } from "../webgpu.ts";
 import type { BaselineCall, BaselinePlan } from "./attention_plan.ts";
 import type { AttentionConfig, BaselineParams } from "./config.ts";
 
+/** Options of `forward` and `encode` of a baseline. */
 export interface BaselineForwardOptions {
   /** Whether row t sees tokens 0 to t only. Default false: every token sees all tokens of its batch row. */
   readonly causal?: boolean | undefined;
@@ -17,6 +18,7 @@ export interface BaselineForwardOptions {
   readonly out?: Tensor | undefined;
 }
 
+/** The call that a baseline's `plan` looks at. */
 export interface BaselinePlanOptions {
   readonly batch: number;
   /** N */

@@ -10,6 +10,7 @@ import type { LayerRecord } from "./moment_layer.ts";
 import { parameter } from "./params.ts";
 import { checkTensor } from "./tensor_checks.ts";
 
+/** Sizes of a {@link HomBlock}: those of its layer, and of its feed-forward part. */
 export interface HomBlockConfig extends HomConfig {
   /** f: the feed-forward part is f·D wide. */
   readonly ffwExpand: number;
@@ -34,6 +35,10 @@ export class HomBlock {
     this.#down = down;
   }
 
+  /**
+   * Checks and uploads the parameters and compiles the kernels.
+   * @throws TypeError, RangeError for the configuration, WeightsError for the parameters, GpuLostError, GpuOutOfMemoryError
+   */
   static async create(gpu: Gpu, config: HomBlockConfig, params: HomParams): Promise<HomBlock> {
     const where = "HomBlock.create";
     if (typeof config !== "object" || config === null) throw typeError(where, "config", "be an object", config);
@@ -71,6 +76,7 @@ export class HomBlock {
     }
   }
 
+  /** Bytes of the weights on the GPU. */
   get weightBytes(): number {
     return this.hom.weightBytes + this.#up.weightBytes + this.#down.weightBytes;
   }
@@ -114,6 +120,7 @@ export class HomBlock {
     this.#down.record(pass, { x: hidden, y, residual: x, rows });
   }
 
+  /** Frees the weights. Results already returned stay valid. */
   destroy(): void {
     this.hom.destroy();
     this.#up.destroy();

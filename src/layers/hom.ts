@@ -12,11 +12,13 @@ import { checkWindow } from "./state.ts";
 import { type AppendOptions, MomentStream, type QueryOptions, type StepOptions } from "./stream.ts";
 import { checkTensor } from "./tensor_checks.ts";
 
+/** Options of {@link HomLayer.forward} and {@link HomLayer.encode}. */
 export interface HomForwardOptions extends ForwardOptions {
   /** `[B·T]`, with a causal mask: queries of value 0 see nothing, as padded rows in training do. */
   readonly queryMask?: Uint8Array | undefined;
 }
 
+/** Options of {@link HomLayer.forwardForTraining}. */
 export interface HomTrainingOptions extends Pick<HomForwardOptions, "context" | "mask" | "queryMask"> {}
 
 const TRAINING_KEYS = ["context", "mask", "queryMask"];
@@ -173,6 +175,7 @@ export class HomLayer extends MomentLayer<HomForwardOptions> {
     if (this.config.decay) throw typeError(where, "layer", "keep plain sums", raw("decayed moments"), "use step()");
   }
 
+  /** Frees the weights. Results already returned stay valid. */
   override destroy(): void {
     super.destroy();
     this.stream.destroy();

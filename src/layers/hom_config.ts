@@ -7,6 +7,7 @@ import type { Dtype, WeightDtype } from "../runtime/kernel.ts";
 import { minimumScratch } from "./hom_plan.ts";
 import { momentLayout } from "./planner.ts";
 
+/** Sizes of a {@link HomLayer}, its activation, and how it is stored. */
 export interface HomConfig {
   /** D, the model width. */
   readonly dim: number;

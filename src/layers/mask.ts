@@ -22,6 +22,7 @@ export type MaskSpec =
   | { readonly full: Uint8Array | Float32Array }
   | { readonly cuSeqlens: Uint32Array };
 
+/** The lengths that a mask is for: B, T and N. */
 export interface MaskShape {
   readonly batch: number;
   readonly queryLength: number;
@@ -220,6 +221,7 @@ export class HomMask {
     }
   }
 
+  /** Frees the mask's arrays. Results already returned stay valid. */
   destroy(): void {
     if (this.#destroyed) return;
     this.#destroyed = true;

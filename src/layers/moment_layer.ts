@@ -21,6 +21,7 @@ export interface ForwardOptions {
   readonly residual?: Tensor | undefined;
 }
 
+/** The call that `plan` looks at: B, T, N and the mask. */
 export interface HomPlanOptions {
   readonly batch: number;
   readonly queryLength: number;

@@ -10,6 +10,7 @@ import { PomState, type PomStateConfig } from "./pom_state.ts";
 import { checkWindow, type MomentState } from "./state.ts";
 import { type AppendOptions, MomentStream, type Placed, type PlacedCall, type QueryOptions, type StepOptions } from "./stream.ts";
 
+/** Options of {@link PomLayer.forward} and {@link PomLayer.encode}. */
 export interface PomForwardOptions extends ForwardOptions {
   /** Of the queries, for layers with a rotation. Default with one axis: 0, 1, … in each batch row, or packed sequence. */
   readonly positions?: Positions | undefined;
@@ -17,21 +18,25 @@ export interface PomForwardOptions extends ForwardOptions {
   readonly contextPositions?: Positions | undefined;
 }
 
+/** Options of {@link PomLayer.append}. */
 export interface PomAppendOptions extends AppendOptions {
   /** Default with one axis: on from the last token appended. */
   readonly positions?: Positions | undefined;
 }
 
+/** Options of {@link PomLayer.query}. */
 export interface PomQueryOptions extends QueryOptions {
   /** Default with one axis: 0, 1, …, as in `forward`. */
   readonly positions?: Positions | undefined;
 }
 
+/** Options of {@link PomLayer.step}. */
 export interface PomStepOptions extends StepOptions {
   /** Default with one axis: on from the last token appended. */
   readonly positions?: Positions | undefined;
 }
 
+/** Options of {@link PomLayer.createState}. */
 export interface PomStateOptions {
   /** Independent streams; default 1. */
   readonly batch?: number;
@@ -132,6 +137,7 @@ export class PomLayer extends MomentLayer<PomForwardOptions> {
     return this.stream.step(where, state, tokens, options);
   }
 
+  /** Frees the weights. Results already returned stay valid. */
   override destroy(): void {
     super.destroy();
     this.stream.destroy();

@@ -10,6 +10,7 @@ import { packLinear, padded, parameter } from "./params.ts";
 import { momentLayout, type PlanConfig } from "./planner.ts";
 import type { PomPlan } from "./pom_plan.ts";
 
+/** Sizes of a {@link PomLayer}, its rotation, and how it is stored. */
 export interface PomConfig {
   /** D, the model width. */
   readonly dim: number;

@@ -11,6 +11,7 @@ import type { MomentState } from "./state.ts";
 import { planState, type StateOperation, type StatePlan } from "./state_plan.ts";
 import { checkOutput, checkTensor } from "./tensor_checks.ts";
 
+/** Options of `append`. */
 export interface AppendOptions {
   /** `[B]`: only the first `lengths[b]` tokens of each row are appended. */
   readonly lengths?: Uint32Array | undefined;
@@ -18,6 +19,7 @@ export interface AppendOptions {
   readonly cuSeqlens?: Uint32Array | undefined;
 }
 
+/** Options of `query`. */
 export interface QueryOptions {
   /** `[B + 1]`: the query is `[1, total, D]`, one packed sequence a batch row of the state. */
   readonly cuSeqlens?: Uint32Array | undefined;
@@ -25,6 +27,7 @@ export interface QueryOptions {
   readonly residual?: Tensor | undefined;
 }
 
+/** Options of `step`. */
 export type StepOptions = Omit<QueryOptions, "cuSeqlens">;
 
 /** Memory of one step, all checked. @internal */

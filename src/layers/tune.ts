@@ -5,6 +5,7 @@ import { checkGpu, Tensor } from "../runtime/tensor.ts";
 import type { Tuning } from "../runtime/tuning.ts";
 import { HomLayer } from "./hom.ts";
 
+/** Options of {@link tune}. */
 export interface TuneOptions {
   /** The layer to tune for. Default: 128, order 2, expansion 2. */
   readonly dim?: number;

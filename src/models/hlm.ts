@@ -14,6 +14,7 @@ import { checkHlmConfig, type HlmConfig, type HlmParts, type HlmWeights, loadHlm
 import { positionFeatures } from "./positions.ts";
 import { checkSampling, type SamplingOptions } from "./sampling.ts";
 
+/** Options of {@link Hlm.forward}. */
 export interface HlmForwardOptions {
   /** Default 1. */
   readonly batch?: number;
@@ -23,6 +24,7 @@ export interface HlmForwardOptions {
   readonly attentionMask?: Uint8Array | Float32Array;
 }
 
+/** Options of {@link Hlm.createState}. */
 export interface HlmStateOptions {
   /** Independent texts, advanced together. Default 1. */
   readonly batch?: number;
@@ -32,6 +34,7 @@ export interface HlmStateOptions {
   readonly position?: number;
 }
 
+/** Options of {@link Hlm.generate}. */
 export interface GenerateOptions extends SamplingOptions {
   /** Default 100. */
   readonly maxTokens?: number;
@@ -277,6 +280,7 @@ export class Hlm {
     }
   }
 
+  /** Frees the weights. Results already returned stay valid. */
   destroy(): void {
     if (this.#destroyed) return;
     this.#destroyed = true;

@@ -168,6 +168,7 @@ export class HlmState {
     }
   }
 
+  /** Frees the state's memory. */
   destroy(): void {
     if (this.#destroyed) return;
     this.#destroyed = true;

@@ -11,6 +11,7 @@ import type { GPUBuffer } from "../webgpu.ts";
 import { collectParams, normaliseKeys } from "../weights/checkpoint.ts";
 import { Weights, type WeightsSource } from "../weights/safetensors.ts";
 
+/** Sizes of an {@link Hlm}, and which of its variants it is. */
 export interface HlmConfig {
   /** V */
   readonly vocabSize: number;

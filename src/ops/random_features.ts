@@ -2,6 +2,7 @@ import source from "../../shaders/random_features.wgsl?raw";
 import { type Slot, type Step, type Variant, WORKGROUP_SIZE } from "../runtime/kernel.ts";
 import { defineKernel, variantsOf, workgroupsFor } from "./op.ts";
 
+/** What the random features of linear attention estimate; see {@link LinearAttentionConfig}. */
 export type FeatureMap = NonNullable<Variant["featureMap"]>;
 
 export const FEATURE_MAPS: readonly FeatureMap[] = ["favor", "rfa", "maclaurin_exp", "maclaurin_gaussian"];

@@ -76,10 +76,12 @@ export function gelu(x: number): number {
   return x === -Infinity ? -0 : 0.5 * x * erfc(-x * Math.SQRT1_2);
 }
 
+/** The hyperbolic tangent, in float64. */
 export function tanh(x: number): number {
   return Math.tanh(x);
 }
 
+/** z itself. */
 export function identity(x: number): number {
   return x;
 }
@@ -108,6 +110,7 @@ export function activationFunction(name: LinearActivation = "gelu"): (x: number)
   return FUNCTIONS[name];
 }
 
+/** The activation of that name, in float64. */
 export function activate(name: LinearActivation, x: number): number {
   return FUNCTIONS[name](x);
 }

@@ -1,6 +1,7 @@
 import { checkInteger } from "../checks.ts";
 import { checkLength } from "./arrays.ts";
 
+/** The numbers of a step of {@link adamw}. */
 export interface AdamwArguments {
   readonly lr: number;
   readonly betas: readonly [number, number];

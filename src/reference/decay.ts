@@ -1,6 +1,7 @@
 import { checkInteger, rangeError } from "../checks.ts";
 import { checkLength } from "./arrays.ts";
 
+/** Sizes of {@link decayMoments}: B, n and M. */
 export interface DecaySizes {
   readonly batch: number;
   readonly length: number;

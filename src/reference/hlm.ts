@@ -7,6 +7,7 @@ import { positions } from "./positions.ts";
 import { shift } from "./shift.ts";
 import type { Weights } from "./types.ts";
 
+/** Sizes of the language model, as those of `Hlm`. */
 export interface HlmConfig {
   readonly vocabSize: number;
   readonly dim: number;
@@ -23,6 +24,7 @@ export interface HlmConfig {
   readonly positions?: boolean | undefined;
 }
 
+/** What {@link hlmReference} may be told besides the tokens. */
 export interface HlmArguments {
   readonly batch?: number | undefined;
   /** Added to the positions 0 … n-1: one number, or one a batch row. */

@@ -12,12 +12,14 @@ import { positions } from "./positions.ts";
 import { shift, shiftBackward } from "./shift.ts";
 import type { Weights } from "./types.ts";
 
+/** What {@link hlmBackward} may be told besides the tokens. */
 export interface HlmBackwardArguments {
   readonly batch?: number | undefined;
   /** Added to the positions 0 … n-1: one number, or one a batch row. */
   readonly posOffset?: number | ArrayLike<number> | undefined;
 }
 
+/** What {@link hlmBackward} gives. */
 export interface HlmGradients {
   /** Mean cross-entropy of the B·n predictions. */
   readonly loss: number;

@@ -8,6 +8,7 @@ import type { HomParams, HomShape } from "./types.ts";
 /** What is added to the sum of a padding, length or full mask before dividing by it. */
 export const MASK_EPSILON = 1e-7;
 
+/** Query `[B, T, D]`, context `[B, N, D]`, lengths and mask of a call of {@link homReference}. */
 export type HomArguments = AggregateArguments;
 
 const PARAMETER_KEYS = ["ho_proj.weight", "ho_proj.bias", "se_proj.weight", "se_proj.bias", "ag_proj.weight", "ag_proj.bias"];

@@ -6,6 +6,7 @@ import { type HomArguments, homMoments, MASK_EPSILON } from "./hom.ts";
 import { momentsBackwardRow } from "./moments_backward.ts";
 import type { HomParams, HomShape } from "./types.ts";
 
+/** What {@link homBackward} gives. */
 export interface HomGradients {
   /** [B, T, D]; of a self-mixing call, the gradient with respect to the tokens in both of their parts. */
   readonly query: Float64Array;
@@ -15,6 +16,7 @@ export interface HomGradients {
   readonly params: Record<string, Float64Array>;
 }
 
+/** The call, and the gradient of its output. */
 export interface HomBackwardArguments extends HomArguments {
   /** [B, T, D], the gradient of the output. */
   readonly gradOutput: ArrayLike<number>;

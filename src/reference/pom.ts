@@ -22,6 +22,7 @@ export interface PomShape {
   readonly rotaryBase?: number;
 }
 
+/** Query, context, lengths, mask and positions of a call of {@link pomReference}. */
 export interface PomArguments extends Omit<AggregateArguments, "queryMask"> {
   /** [T] or [B, T], of pairs (row, column) where the rotation is 2-D. Absent, 1-D only: 0, 1, … in each row (in each packed sequence) */
   readonly positions?: ArrayLike<number> | undefined;

@@ -5,6 +5,7 @@ import { addTokens, type TokenExpander } from "./moments.ts";
 import { type PomShape, type PositionOf, polynomialExpander, pomMomentDim, pomSelect, positionsOf, rotation } from "./pom.ts";
 import type { Weights } from "./types.ts";
 
+/** How a {@link PomStream} counts, and how many it holds. */
 export interface PomStreamOptions {
   readonly batch?: number | undefined;
   /**
@@ -14,6 +15,7 @@ export interface PomStreamOptions {
   readonly counting?: "tokens" | "calls" | undefined;
 }
 
+/** Options of {@link PomStream.append}. */
 export interface PomAppendOptions {
   readonly lengths?: ArrayLike<number> | undefined;
   /** [n] or [B, n], of pairs for a 2-D rotation. Absent: from where the last append or step ended */
@@ -88,15 +90,18 @@ export class PomStream {
     return out;
   }
 
+  /** Adds what the other has seen. */
   merge(other: PomStream): void {
     this.#combine("PomStream.merge", other, 1);
     for (let b = 0; b < this.batch; b++) this.next[b] = Math.max(this.next[b]!, other.next[b]!);
   }
 
+  /** Un-sees what the other has seen. */
   subtract(other: PomStream): void {
     this.#combine("PomStream.subtract", other, -1);
   }
 
+  /** Sums and counts times gamma. */
   scale(gamma: number): void {
     for (let j = 0; j < this.sum.length; j++) this.sum[j] = this.sum[j]! * gamma;
     for (let b = 0; b < this.batch; b++) this.count[b] = this.count[b]! * gamma;
@@ -113,6 +118,7 @@ export class PomStream {
     }
   }
 
+  /** An independent copy. */
   clone(): PomStream {
     const copy = new PomStream(this.#shape, this.#params, { batch: this.batch, counting: this.counting });
     copy.sum.set(this.sum);

@@ -10,8 +10,10 @@ import type { Weights } from "./types.ts";
  */
 export type FeatureMap = "favor" | "rfa" | "maclaurin_exp" | "maclaurin_gaussian";
 
+/** The names of all feature maps. */
 export const FEATURE_MAPS: readonly FeatureMap[] = ["favor", "rfa", "maclaurin_exp", "maclaurin_gaussian"];
 
+/** Sizes of linear attention, and its feature map. */
 export interface LinearAttentionShape extends AttentionShape {
   readonly featureMap: FeatureMap;
   /** R, the width of φ, per head; even for "rfa", which has a sine and a cosine a random vector. */

@@ -1,5 +1,6 @@
 import { checkInteger } from "../checks.ts";
 
+/** What decides a draw of {@link sample}; the same numbers draw the same token. */
 export interface SampleArguments {
   readonly vocabulary: number;
   /** 0 takes the largest logit. */

@@ -1,6 +1,7 @@
 import { checkInteger } from "../checks.ts";
 import { checkLength } from "./arrays.ts";
 
+/** Sizes of {@link shift}: B, n and D, and what came before. */
 export interface ShiftSizes {
   readonly batch: number;
   readonly length: number;

@@ -96,12 +96,14 @@ export class HomStream {
     for (let b = 0; b < this.batch; b++) this.count[b] = this.count[b]! * gamma;
   }
 
+  /** An independent copy. */
   clone(): HomStream {
     const copy = new HomStream(this.#shape, this.#params, { batch: this.batch });
     copy.merge(this);
     return copy;
   }
 
+  /** Forgets everything. */
   reset(): void {
     this.sum.fill(0);
     this.count.fill(0);

@@ -19,6 +19,7 @@ const USEFUL_LIMITS = [
   "maxStorageBuffersPerShaderStage",
 ] as const;
 
+/** What the adapter says of itself. */
 export interface GpuInfo {
   readonly vendor: string;
   readonly architecture: string;
@@ -30,12 +31,14 @@ export interface GpuInfo {
   readonly from?: string;
 }
 
+/** The device's limits that decide what fits, in bytes and workgroups. */
 export interface GpuLimits {
   readonly maxBufferSize: number;
   readonly maxStorageBufferBindingSize: number;
   readonly maxComputeWorkgroupsPerDimension: number;
 }
 
+/** Options of {@link requestGpu}. With `device` or `adapter` nothing is searched for. */
 export interface RequestGpuOptions {
   /** A device of the caller's own; it is never destroyed by this package. */
   readonly device?: GPUDevice;

@@ -6,6 +6,7 @@ import { Gpu } from "./gpu.ts";
 import { BYTES, type Dtype } from "./kernel.ts";
 import { USAGE } from "./usage.ts";
 
+/** Dimensions, the slowest first: row-major. */
 export type Shape = readonly number[];
 
 /**
@@ -108,10 +109,12 @@ export class Tensor {
     return this;
   }
 
+  /** How many numbers there are. */
   get size(): number {
     return this.shape.reduce((a, b) => a * b, 1);
   }
 
+  /** Whether `destroy` was called. */
   get destroyed(): boolean {
     return this.#destroyed;
   }

@@ -13,12 +13,14 @@ export interface StepReport extends StepResult {
   readonly tokens: number;
 }
 
+/** What {@link train} tells of an evaluation. */
 export interface EvaluationReport {
   readonly step: number;
   /** Mean loss of the evaluation's batches. */
   readonly loss: number;
 }
 
+/** Options of {@link train}. */
 export interface TrainOptions {
   readonly sampler: BatchSampler;
   /** Until the trainer has done this many steps in all. */

@@ -1,6 +1,7 @@
 import { checkInteger, checkObject, rangeError, typeError } from "../checks.ts";
 import { checkRate } from "./schedule.ts";
 
+/** How an {@link HlmTrainer} learns: rate, AdamW, clipping, memory. */
 export interface TrainerOptions {
   /** Learning rate of a step that is not told another. Default 1e-3. */
   readonly lr?: number;
@@ -16,6 +17,7 @@ export interface TrainerOptions {
   readonly scratchBudget?: number;
 }
 
+/** The options with their defaults. */
 export type TrainerSettings = Required<TrainerOptions>;
 
 const OPTION_KEYS: readonly (keyof TrainerOptions)[] = ["lr", "betas", "eps", "weightDecay", "clipNorm", "scratchBudget"];

@@ -3,6 +3,7 @@ import { checkInteger, checkObject, rangeError, typeError } from "../checks.ts";
 /** The learning rate of a step, counted from 0. */
 export type Schedule = (step: number) => number;
 
+/** Options of {@link warmupCosine}: rates, and numbers of steps. */
 export interface WarmupCosineOptions {
   /** The highest rate, reached after the warm-up. */
   readonly peak: number;

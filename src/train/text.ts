@@ -16,6 +16,7 @@ export function splitTokens(
   return { train: tokens.subarray(0, at), validation: tokens.subarray(at) };
 }
 
+/** Sizes of a batch of text. */
 export interface BatchOptions {
   /** Rows of a batch. */
   readonly batch: number;
@@ -56,6 +57,7 @@ export class BatchSampler {
     this.#random = new Random(seed, stream, drawn);
   }
 
+  /** Where the sampler is: `seek` goes back there. */
   get state(): SamplerState {
     return { ...this.#random.state, batch: this.#batch, length: this.#length };
   }

@@ -36,6 +36,7 @@ import {
 } from "./step_plan.ts";
 import type { TokenBatch } from "./text.ts";
 
+/** Options of {@link HlmTrainer.step}. */
 export interface StepOptions {
   /** Rows of `tokens`. Default 1. */
   readonly batch?: number;
@@ -47,6 +48,7 @@ export interface StepOptions {
   readonly posOffset?: number | Int32Array;
 }
 
+/** What a step tells of itself. */
 export interface StepResult {
   /** Mean cross-entropy of the batch, in nats, before the step. */
   readonly loss: number;
@@ -54,6 +56,7 @@ export interface StepResult {
   readonly gradNorm: number;
 }
 
+/** Options of {@link HlmTrainer.evaluate}. */
 export interface EvaluateOptions {
   /** Rows, where tokens are given. Default 1. */
   readonly batch?: number;
@@ -62,6 +65,7 @@ export interface EvaluateOptions {
   readonly signal?: AbortSignal | undefined;
 }
 
+/** What an evaluation found. */
 export interface EvaluationResult {
   /** Mean cross-entropy, in nats. */
   readonly loss: number;

@@ -6,6 +6,7 @@ import { tensorNamed, toWeights, Weights, type WeightsSource, WeightTensor, weig
 /** Prefixes that training code leaves on every key: a wrapper module, an exponential moving average, a compiled module. They nest. */
 const PREFIXES = ["model.", "ema.ema_model.", "_orig_mod."] as const;
 
+/** Options of {@link normaliseKeys}. */
 export interface NormaliseKeysOptions {
   /** Named in errors; by default "normaliseKeys". */
   where?: string | undefined;
@@ -111,6 +112,7 @@ function listGroups(groups: ReadonlyMap<string, number>): string {
 /** Sizes of a tensor by key. */
 export type ShapesByKey = Readonly<Record<string, readonly number[]>>;
 
+/** Options of {@link collectParams}. */
 export interface CollectParamsOptions {
   /** Named in errors: the function that needs the parameters. By default "collectParams". */
   where?: string | undefined;

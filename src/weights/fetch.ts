@@ -4,6 +4,7 @@ import { Arrival } from "./arrival.ts";
 import { type Digest, otherDigest, parseIntegrity, writeDigest } from "./integrity.ts";
 import { type Weights, type WeightTensor, weightsError } from "./safetensors.ts";
 
+/** How far a download is. */
 export interface FetchProgress {
   /** Bytes that have arrived; it never falls, and ends at `total`. */
   loaded: number;
@@ -22,6 +23,7 @@ export interface WeightsCache {
   put(url: string, response: Response): Promise<unknown>;
 }
 
+/** Options of {@link fetchSafetensors}. */
 export interface FetchSafetensorsOptions {
   /** Called after every piece that arrives. */
   onProgress?: ((progress: FetchProgress) => void) | undefined;

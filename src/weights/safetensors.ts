@@ -56,6 +56,7 @@ const ARRAYS = {
   U64: BigUint64Array,
 } as const;
 
+/** A tensor's values in an array of their own type. */
 export type WeightArray =
   | Float32Array
   | Float64Array
@@ -186,10 +187,12 @@ export class Weights implements Iterable<WeightTensor> {
     return toWeights("Weights.from", tensors, metadata);
   }
 
+  /** How many tensors there are. */
   get size(): number {
     return this.names.length;
   }
 
+  /** Whether there is a tensor of that name. */
   has(name: string): boolean {
     return this.#tensors.has(name);
   }
