@@ -16,3 +16,11 @@ declare var GPUBufferUsage: {
 declare var GPUMapMode: { readonly READ: 1; readonly WRITE: 2 };
 
 declare var GPUShaderStage: { readonly VERTEX: 1; readonly FRAGMENT: 2; readonly COMPUTE: 4 };
+
+declare var GPUTextureUsage: {
+  readonly COPY_SRC: 0x01;
+  readonly COPY_DST: 0x02;
+  readonly TEXTURE_BINDING: 0x04;
+  readonly STORAGE_BINDING: 0x08;
+  readonly RENDER_ATTACHMENT: 0x10;
+};

@@ -8,20 +8,33 @@ import { browserArguments, findBrowser, noAdapterAdvice } from "../../scripts/ad
 const root = join(import.meta.dirname, "../..");
 const axeSource = readFileSync(createRequire(import.meta.url).resolve("axe-core/axe.min.js"), "utf8");
 
-let shared: Promise<{ browser: Browser; tasks: TaskRecorder }> | undefined;
+interface Launched {
+  readonly browser: Browser;
+  readonly tasks: TaskRecorder;
+}
 
-async function launch(): Promise<{ browser: Browser; tasks: TaskRecorder }> {
+/** By the arguments that they were started with. */
+const launched = new Map<string, Promise<Launched>>();
+
+function browserWith(more: readonly string[]): Promise<Launched> {
+  const key = more.join(" ");
+  const found = launched.get(key) ?? launch(more);
+  launched.set(key, found);
+  return found;
+}
+
+async function launch(more: readonly string[]): Promise<Launched> {
   const found = findBrowser();
   if (!found) throw new Error(noAdapterAdvice);
   const env = { ...process.env, ...found.env } as Record<string, string>;
-  const browser = await chromium.launch({ executablePath: found.executable, args: browserArguments(), env });
+  const browser = await chromium.launch({ executablePath: found.executable, args: [...browserArguments(), ...more], env });
   const tasks = new TaskRecorder(browser);
   await tasks.start();
   return { browser, tasks };
 }
 
 afterAll(async () => {
-  await (await shared)?.browser.close();
+  for (const each of launched.values()) await (await each).browser.close();
 });
 
 /** No task of a page's main thread may compute longer: the browser could not draw or hear the visitor meanwhile. */
@@ -39,6 +52,8 @@ export interface VisitOptions extends BrowserContextOptions {
   readonly beforeInWorker?: string;
   /** Problems that belong to what is tried. */
   readonly expected?: RegExp;
+  /** For a browser of its own, started with these arguments. */
+  readonly browserArgs?: readonly string[];
 }
 
 /**
@@ -47,9 +62,8 @@ export interface VisitOptions extends BrowserContextOptions {
  * @param path with its query, relative to the site: `"generate.html?debug"`
  */
 export async function visit(path: string, options: VisitOptions, act: (visit: Visit) => Promise<void>): Promise<void> {
-  const { before, beforeInWorker, expected, ...contextOptions } = options;
-  shared ??= launch();
-  const { browser, tasks } = await shared;
+  const { before, beforeInWorker, expected, browserArgs = [], ...contextOptions } = options;
+  const { browser, tasks } = await browserWith(browserArgs);
   const context = await browser.newContext({ reducedMotion: "reduce", ...contextOptions });
   try {
     const page = await context.newPage();
@@ -183,9 +197,16 @@ export async function picture(page: Page, name: string): Promise<void> {
   await page.screenshot({ path: join(folder, `${name}.png`), fullPage: true });
 }
 
-/** Whether a chart shows anything in this colour of the page: `"--line-a"`. */
-export async function isDrawn(page: Page, chart: string, colour: string): Promise<boolean> {
-  return page.locator(`${chart} canvas`).evaluate((canvas: HTMLCanvasElement, name) => {
+export interface Drawn {
+  readonly pixels: number;
+  /** Their middle, in fractions of the canvas from its upper left corner. */
+  readonly x: number;
+  readonly y: number;
+}
+
+/** What a canvas shows in this colour of the page: `"--line-a"`. */
+export async function drawnIn(page: Page, container: string, colour: string): Promise<Drawn> {
+  return page.locator(`${container} canvas`).evaluate((canvas: HTMLCanvasElement, name) => {
     const pixels = (width: number, height: number, draw: (context: CanvasRenderingContext2D) => void) => {
       const copy = Object.assign(document.createElement("canvas"), { width, height });
       const context = copy.getContext("2d", { willReadFrequently: true })!;
@@ -196,12 +217,21 @@ export async function isDrawn(page: Page, chart: string, colour: string): Promis
       context.fillStyle = getComputedStyle(canvas).getPropertyValue(name);
       context.fillRect(0, 0, 1, 1);
     });
-    const drawn = pixels(canvas.width, canvas.height, (context) => context.drawImage(canvas, 0, 0));
+    const { width, height } = canvas;
+    const drawn = pixels(width, height, (context) => context.drawImage(canvas, 0, 0));
+    const sum = { pixels: 0, x: 0, y: 0 };
     for (let i = 0; i < drawn.length; i += 4) {
-      if (wanted.every((value, channel) => drawn[i + channel] === value)) return true;
+      if (!wanted.every((value, channel) => drawn[i + channel] === value)) continue;
+      sum.pixels++;
+      sum.x += ((i / 4) % width) / width;
+      sum.y += Math.floor(i / 4 / width) / height;
     }
-    return false;
+    return { pixels: sum.pixels, x: sum.x / sum.pixels, y: sum.y / sum.pixels };
   }, colour);
+}
+
+export async function isDrawn(page: Page, container: string, colour: string): Promise<boolean> {
+  return (await drawnIn(page, container, colour)).pixels > 0;
 }
 
 /** Takes the GPU away from a page that was opened with `?debug`, as a driver that crashes does. */
