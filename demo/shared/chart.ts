@@ -12,12 +12,18 @@ const { default: Plot } = await import("uplot");
 
 export interface Series {
   readonly label: string;
-  /** Which of the colours --line-a, --line-b, --line-c. */
-  readonly line: "a" | "b" | "c";
+  /** Which of the colours --line-a, --line-b and so on. */
+  readonly line: "a" | "b" | "c" | "d" | "e" | "f";
   /** Computed and not measured. */
   readonly dashed?: boolean;
   /** Marks every value. */
   readonly points?: boolean;
+}
+
+/** A place on the x axis that a line marks. */
+export interface Mark {
+  readonly x: number;
+  readonly label: string;
 }
 
 export interface ChartOptions {
@@ -38,6 +44,7 @@ export class Chart {
   readonly #at: HTMLElement;
   readonly #options: ChartOptions;
   #xRange: readonly [number, number] = [1, 10];
+  #marks: readonly Mark[] = [];
 
   /** @param frame an empty element, which is filled */
   constructor(frame: HTMLElement, options: ChartOptions) {
@@ -77,7 +84,7 @@ export class Chart {
       {
         width: plot.clientWidth || 300,
         height: plot.clientHeight || 240,
-        padding: [8, 12, 0, 0],
+        padding: [8, 22, 0, 0],
         legend: { show: false },
         cursor: { drag: { x: false, y: false }, points: { size: 6 } },
         scales: {
@@ -96,7 +103,7 @@ export class Chart {
             spanGaps: true,
           })),
         ],
-        hooks: { setCursor: [() => this.#readOut()] },
+        hooks: { setCursor: [() => this.#readOut()], draw: [(drawn) => this.#drawMarks(drawn)] },
       },
       [[], ...series.map(() => [])],
       plot,
@@ -109,11 +116,40 @@ export class Chart {
   }
 
   /** @param description of what the lines show, for those who do not see them @param xRange ends of the axis; by default those of x */
-  show(x: readonly number[], ys: readonly (readonly (number | null)[])[], description: string, xRange?: readonly [number, number]): void {
+  show(
+    x: readonly number[],
+    ys: readonly (readonly (number | null)[])[],
+    description: string,
+    xRange?: readonly [number, number],
+    marks: readonly Mark[] = [],
+  ): void {
+    this.#marks = marks;
     this.#xRange = xRange ?? [x[0] ?? 1, x.at(-1) ?? 10];
     if (this.#xRange[0] === this.#xRange[1]) this.#xRange = [this.#xRange[0] / 2, this.#xRange[1] * 2];
     this.#plot.setData([[...x], ...ys.map((values) => [...values])]);
     this.#frame.querySelector(".plot")?.setAttribute("aria-label", description);
+  }
+
+  #drawMarks({ ctx, bbox, valToPos }: uPlot): void {
+    const { left, top, width, height } = bbox;
+    const pixels = devicePixelRatio;
+    ctx.save();
+    ctx.strokeStyle = ctx.fillStyle = getComputedStyle(this.#frame).getPropertyValue("--quiet");
+    ctx.lineWidth = pixels;
+    ctx.setLineDash([3 * pixels, 3 * pixels]);
+    ctx.font = `${12 * pixels}px system-ui, sans-serif`;
+    for (const { x, label } of this.#marks) {
+      const at = valToPos(x, "x", true);
+      ctx.beginPath();
+      ctx.moveTo(at, top);
+      ctx.lineTo(at, top + height);
+      ctx.stroke();
+      // On the side that has room for it.
+      const before = at > left + width / 2;
+      ctx.textAlign = before ? "right" : "left";
+      ctx.fillText(label, at + (before ? -6 : 6) * pixels, top + 12 * pixels);
+    }
+    ctx.restore();
   }
 
   #readOut(): void {

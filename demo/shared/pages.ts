@@ -28,6 +28,12 @@ export const pages: readonly PageEntry[] = [
       "Times every kernel of a moment layer and of softmax attention on your own adapter, and finds out from how many tokens on which is faster.",
   },
   {
+    file: "compare.html",
+    name: "Compare",
+    summary:
+      "The moment layer, softmax attention and three kinds of linear attention on more and more tokens: time and memory, at equal width or equal work.",
+  },
+  {
     file: "train.html",
     name: "Train",
     summary:
