@@ -36,6 +36,8 @@ export default defineConfig({
   server: { host: "127.0.0.1", headers, fs: { allow: [import.meta.dirname] } },
   preview: { host: "127.0.0.1", headers },
   worker: { format: "es" },
+  // Found in a worker, a dependency would reload the page.
+  optimizeDeps: { include: ["uplot", "wgpu-matrix"] },
   build: {
     target: "es2023",
     outDir: "../dist-demo",

@@ -4,7 +4,7 @@ import { grouped } from "../shared/format.ts";
 import { showBanner } from "../shared/notices.ts";
 import { ProgressLine } from "../shared/progress.ts";
 import { FIRST_ORBIT, moved, type Orbit } from "./camera.ts";
-import { type Colour, type Theme, visible } from "./picture.ts";
+import { type Colour, percent, type Theme, visible } from "./picture.ts";
 import type { Events, InsideCalls, ModelReport } from "./worker.ts";
 
 const page = {
@@ -127,7 +127,6 @@ async function project(): Promise<void> {
   const order = page.order.value === "" ? undefined : Number(page.order.value);
   const kind = page.kind.value === "own" ? "own" : "mean";
   const shares = await engine.call("select", { layer: Number(page.layer.value), kind, order, stretched: page.stretched.checked });
-  const percent = (share: number) => `${Math.round(100 * share)} %`;
   const all = percent(shares.reduce((a, b) => a + b, 0));
   page.shares.textContent = `${shares.map(percent).join(", ")}: ${all} together`;
   progress.show(`Ready. ${grouped(followed.length)} character${followed.length === 1 ? "" : "s"}; the three axes hold ${all} of their spread.`);

@@ -41,7 +41,12 @@ export function visible(character: string): string {
 }
 
 export function axisName(axis: number, share: number): string {
-  return `axis ${axis + 1}: ${Math.round(100 * share)} %`;
+  return `axis ${axis + 1}: ${percent(share)}`;
+}
+
+/** Small shares with one decimal. */
+export function percent(share: number): string {
+  return `${(100 * share).toFixed(share < 0.0995 ? 1 : 0)} %`;
 }
 
 /** @param chosen the token up to which the path is drawn in full @param pixel canvas pixels to a pixel of the page */

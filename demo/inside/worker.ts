@@ -89,7 +89,7 @@ function work(gpu: Gpu, send: Send<Events>) {
     async read(text: string): Promise<void> {
       const ids = vocabulary.encode(text);
       characters = [...text];
-      atlas = drawAtlas([...characters.map(visible), ...[0, 1, 2].flatMap((axis) => [...axisName(axis, 0)]), ..."0123456789"]);
+      atlas = drawAtlas([...characters.map(visible), ...[0, 1, 2].flatMap((axis) => [...axisName(axis, 0)]), ..."0123456789."]);
       renderer.setAtlas(atlas);
       using state = model.createState();
       const found: Promise<Float32Array[]>[] = [];

@@ -75,7 +75,7 @@ describe("the path", () => {
       expect(await status(page)).toMatch(/^Ready\. 84 characters; the three axes hold \d+ % of their spread\.$/);
       expect(await page.locator("#shown").textContent()).toBe(TEXT);
       expect(await page.locator("#shown mark").textContent()).toBe("r");
-      const [first = 0, second = 0, third = 0, all = 0] = (await shares(page)).match(/\d+/g)!.map(Number);
+      const [first = 0, second = 0, third = 0, all = 0] = (await shares(page)).match(/[\d.]+/g)!.map(Number);
       expect(first).toBeGreaterThanOrEqual(second);
       expect(second).toBeGreaterThanOrEqual(third);
       expect(Math.abs(first + second + third - all)).toBeLessThanOrEqual(2);
