@@ -24,6 +24,7 @@ export default defineConfig({
         index: "src/index.ts",
         models: "src/models/index.ts",
         train: "src/train/index.ts",
+        pom: "src/pom.ts",
         baselines: "src/baselines/index.ts",
         reference: "src/reference/index.ts",
         node: "src/node.ts",

@@ -9,6 +9,7 @@ const mayImport: Record<string, string[]> = {
   "node.ts": ["runtime", "weights"],
   models: ["models", "layers", "ops", "runtime", "weights"],
   train: ["train", "models", "layers", "ops", "runtime", "weights"],
+  "pom.ts": ["layers"],
   baselines: ["baselines", "layers", "ops", "runtime"],
   layers: ["layers", "ops", "runtime", "weights"],
   ops: ["runtime"],

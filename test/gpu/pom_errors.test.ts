@@ -1,5 +1,6 @@
 import { describe, expect, it } from "vitest";
-import { type PomConfig, PomLayer, type PomStateOptions, requestGpu, Tensor, WeightsError } from "../../src/index.ts";
+import { requestGpu, Tensor, WeightsError } from "../../src/index.ts";
+import { type PomConfig, PomLayer, type PomStateOptions } from "../../src/pom.ts";
 import { expectClose } from "../support/compare.ts";
 import { getDevice } from "../support/gpu.ts";
 import { expectSameBits, normals32 } from "../support/hom.ts";

@@ -1,5 +1,6 @@
 import { describe, expect, it } from "vitest";
-import { PomLayer, requestGpu, Tensor } from "../../src/index.ts";
+import { requestGpu, Tensor } from "../../src/index.ts";
+import { PomLayer } from "../../src/pom.ts";
 import { expectClose } from "../support/compare.ts";
 import { fullMask, goldenCases, loadGolden, pomGolden, pomStateGolden } from "../support/golden.ts";
 import { getDevice } from "../support/gpu.ts";

@@ -1,7 +1,8 @@
 import { afterAll, describe, expect, it } from "vitest";
-import { type Gpu, HomLayer, type MaskSpec, PomLayer, type Positions, requestGpu, Tensor } from "../../src/index.ts";
+import { type Gpu, HomLayer, type MaskSpec, requestGpu, Tensor } from "../../src/index.ts";
 import { minimumScratch } from "../../src/layers/hom_plan.ts";
 import { checkPomConfig, pomPlanConfig } from "../../src/layers/pom_config.ts";
+import { PomLayer, type Positions } from "../../src/pom.ts";
 import { expectClose } from "../support/compare.ts";
 import { getDevice } from "../support/gpu.ts";
 import { borrow, chooser, expectSameBits, layerParams, normals32, poisonScratch } from "../support/hom.ts";

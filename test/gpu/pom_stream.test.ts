@@ -1,7 +1,8 @@
 import { afterAll, describe, expect, it } from "vitest";
-import { type Gpu, PomLayer, PomState, requestGpu, Tensor, WeightsError } from "../../src/index.ts";
+import { type Gpu, requestGpu, Tensor, WeightsError } from "../../src/index.ts";
 import { minimumScratch } from "../../src/layers/hom_plan.ts";
 import { checkPomConfig, pomPlanConfig } from "../../src/layers/pom_config.ts";
+import { PomLayer, PomState } from "../../src/pom.ts";
 import { PomStream } from "../../src/reference/pom_stream.ts";
 import { expectClose } from "../support/compare.ts";
 import { getDevice } from "../support/gpu.ts";

@@ -21,6 +21,14 @@ for (const name of globals) {
 }
 /** @type {Record<string, string[]>} */
 const exported = {};
-for (const entry of ["homm-webgpu", "homm-webgpu/models", "homm-webgpu/train", "homm-webgpu/baselines", "homm-webgpu/reference", "homm-webgpu/node"])
+for (const entry of [
+  "homm-webgpu",
+  "homm-webgpu/models",
+  "homm-webgpu/train",
+  "homm-webgpu/pom",
+  "homm-webgpu/baselines",
+  "homm-webgpu/reference",
+  "homm-webgpu/node",
+])
   exported[entry] = Object.keys(await import(entry));
 console.log(JSON.stringify(exported));

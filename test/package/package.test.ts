@@ -107,6 +107,7 @@ describe("in plain Node", () => {
       "homm-webgpu": expect.arrayContaining(["HomLayer", "Tensor", "requestGpu", "parseSafetensors", "GpuUnavailableError"]),
       "homm-webgpu/models": expect.arrayContaining(["Hlm"]),
       "homm-webgpu/train": expect.arrayContaining(["HlmTrainer", "train", "BatchSampler"]),
+      "homm-webgpu/pom": expect.arrayContaining(["PomLayer", "PomState"]),
       "homm-webgpu/baselines": expect.arrayContaining(["AttentionLayer", "LinearAttentionLayer", "flops", "matchFlops"]),
       "homm-webgpu/reference": expect.arrayContaining(["homReference"]),
       "homm-webgpu/node": expect.arrayContaining(["requestNodeGpu"]),
@@ -144,6 +145,7 @@ describe("on a page", () => {
       34,
     ],
     ["the language model", `export { requestGpu, fetchSafetensors } from "homm-webgpu"; export { Hlm } from "homm-webgpu/models";`, 45],
+    ["the polynomial mixer", `export { requestGpu, Tensor } from "homm-webgpu"; export { PomLayer } from "homm-webgpu/pom";`, 45],
     ["training", `export { requestGpu } from "homm-webgpu"; export { HlmTrainer, train, BatchSampler } from "homm-webgpu/train";`, 80],
   ])("%s stays under its weight", async (_name, program, limit) => {
     const size = kibibytesOf(await bundle(program));

@@ -1,4 +1,5 @@
-import type { MaskSpec, PomConfig, Positions } from "../../src/index.ts";
+import type { MaskSpec } from "../../src/index.ts";
+import type { PomConfig, Positions } from "../../src/pom.ts";
 import { type PomArguments, type PomShape, pomReference } from "../../src/reference/pom.ts";
 import { randomPomParams } from "../reference/inputs.ts";
 
