@@ -7,10 +7,12 @@ export { type AttentionArguments, type AttentionShape, attention, attentionRefer
 export { type FfwKeys, feedForward, homBlock } from "./block.ts";
 export { crossEntropy } from "./cross_entropy.ts";
 export { type DecaySizes, type DecayState, decayBackward, decayMoments } from "./decay.ts";
+export { type DihArguments, type DihShape, dihPositions, dihReference } from "./dih.ts";
 export { embed } from "./embed.ts";
 export { embedBackward } from "./embed_backward.ts";
 export { gate } from "./gate.ts";
 export { gateBackward } from "./gate_backward.ts";
+export { type GnnArguments, type GnnShape, gnnLayer, gnnReference } from "./gnn.ts";
 export { gradientNorm } from "./gradient_norm.ts";
 export { type GradientStatus, gradientStatus } from "./gradient_status.ts";
 export { HLM_LOSS_MAX, type HlmArguments, type HlmConfig, hlmLoss, hlmReference } from "./hlm.ts";
@@ -18,6 +20,7 @@ export { type HlmBackwardArguments, type HlmGradients, hlmBackward } from "./hlm
 export { type AdamWSettings, HlmTraining } from "./hlm_training.ts";
 export { type HomArguments, homMoments, homReference, MASK_EPSILON } from "./hom.ts";
 export { type HomBackwardArguments, type HomGradients, homBackward } from "./hom_backward.ts";
+export { bicubicWeights, type ImageSizes, patchify, resizeGrid, unpatchify } from "./images.ts";
 export { linear } from "./linear.ts";
 export { DENOMINATOR_MIN, type FeatureSizes, featureAttention, featureScores, featureSums, linearAttentionReference } from "./linear_attention.ts";
 export { maskMoments } from "./mask_moments.ts";
@@ -47,4 +50,5 @@ export { sumLoss } from "./sum_loss.ts";
 export { transpose } from "./transpose.ts";
 export type { HomMask, HomParams, HomShape, Weights } from "./types.ts";
 export { unpackLinear } from "./unpack_linear.ts";
+export { type VisionArguments, type VisionShape, visionReference } from "./vision.ts";
 export { weightGradient } from "./weight_gradient.ts";

@@ -1,7 +1,10 @@
+import type { DihArguments, DihShape } from "../../src/reference/dih.ts";
+import type { GnnArguments, GnnShape } from "../../src/reference/gnn.ts";
 import type { HlmConfig } from "../../src/reference/hlm.ts";
 import type { HomArguments } from "../../src/reference/hom.ts";
 import type { PomArguments, PomShape } from "../../src/reference/pom.ts";
 import type { HomParams, HomShape, Weights } from "../../src/reference/types.ts";
+import type { VisionArguments, VisionShape } from "../../src/reference/vision.ts";
 import { parseSafetensors } from "../../src/weights/safetensors.ts";
 import { loadFixture, loadJson } from "./fixtures.ts";
 
@@ -273,6 +276,115 @@ function tokensOf(x: Float32Array, shape: readonly number[], from: number, count
   const out = new Float32Array(batch * count * dim);
   for (let b = 0; b < batch; b++) out.set(x.subarray((b * length + from) * dim, (b * length + from + count) * dim), b * count * dim);
   return out;
+}
+
+/** A case of family hom_vision. */
+export interface VisionGolden {
+  readonly shape: VisionShape & { readonly imageSize: number };
+  readonly params: Readonly<Record<string, Float32Array>>;
+  readonly args: VisionArguments & { readonly image: Float32Array; readonly mask?: Uint8Array };
+  readonly expected: Float32Array;
+  readonly outputShape: readonly number[];
+}
+
+export function visionGolden(golden: Golden): VisionGolden {
+  const { config, params } = golden;
+  const image = golden.tensor("in.img");
+  const [batch, channels, height, width] = image.shape as [number, number, number, number];
+  const y = golden.tensor("out.y");
+  return {
+    shape: {
+      dim: number(config, "dim"),
+      order: number(config, "order"),
+      orderExpand: number(config, "order_expand"),
+      ffwExpand: number(config, "ffw_expand"),
+      layers: number(config, "nb_layers"),
+      classes: number(config, "nb_classes"),
+      channels,
+      patch: number(config, "kernel_size"),
+      pooling: config["pooling"] === "cls" ? "cls" : "none",
+      imageSize: number(config, "im_size"),
+    },
+    params,
+    args: {
+      image: floats(image, "in.img"),
+      ...(golden.has("in.mask") && { mask: golden.tensor("in.mask").data as Uint8Array }),
+      batch,
+      height,
+      width,
+    },
+    expected: floats(y, "out.y"),
+    outputShape: y.shape,
+  };
+}
+
+/** A case of family gnn: one layer, or layers and a classifier. */
+export interface GnnGolden {
+  readonly shape: GnnShape;
+  readonly network: { readonly layers: number; readonly classes: number } | undefined;
+  readonly params: Readonly<Record<string, Float32Array>>;
+  readonly args: GnnArguments & { readonly x: Float32Array; readonly adjacency: Uint8Array };
+  readonly expected: Float32Array;
+  readonly outputShape: readonly number[];
+  /** out.classes [B, N] of a network. */
+  readonly classes: Int32Array | undefined;
+}
+
+export function gnnGolden(golden: Golden): GnnGolden {
+  const { config, params } = golden;
+  const x = golden.tensor("in.x");
+  const [batch, nodes, dim] = x.shape as [number, number, number];
+  const y = golden.tensor("out.y");
+  const network = config["network"] === true;
+  return {
+    shape: { dim, order: number(config, "order"), orderExpand: number(config, "order_expand"), ffwExpand: number(config, "ffw_expand") },
+    network: network ? { layers: number(config, "n_layers"), classes: number(config, "n_classes") } : undefined,
+    params,
+    args: { x: floats(x, "in.x"), adjacency: golden.tensor("in.adjacency").data as Uint8Array, batch, nodes },
+    expected: floats(y, "out.y"),
+    outputShape: y.shape,
+    classes: network ? (golden.tensor("out.classes").data as Int32Array) : undefined,
+  };
+}
+
+/** A case of family dih. */
+export interface DihGolden {
+  readonly shape: DihShape & { readonly imageSize: number; readonly classes: number };
+  readonly params: Readonly<Record<string, Float32Array>>;
+  readonly args: DihArguments & { readonly image: Float32Array; readonly time: Float32Array; readonly classes: Int32Array };
+  readonly expected: Float32Array;
+  readonly outputShape: readonly number[];
+}
+
+export function dihGolden(golden: Golden): DihGolden {
+  const { config, params } = golden;
+  const image = golden.tensor("in.img");
+  const [batch, channels, size] = image.shape as [number, number, number, number];
+  const y = golden.tensor("out.y");
+  return {
+    shape: {
+      dim: number(config, "dim"),
+      order: number(config, "order"),
+      orderExpand: number(config, "order_expand"),
+      ffwExpand: number(config, "ffw_expand"),
+      layers: number(config, "n_layers"),
+      channels,
+      patch: number(config, "kernel_size"),
+      registers: config["variant"] === "DiH++" ? number(config, "n_registers") : undefined,
+      imageSize: number(config, "im_size"),
+      classes: number(config, "n_classes"),
+    },
+    params,
+    args: {
+      image: floats(image, "in.img"),
+      time: floats(golden.tensor("in.time"), "in.time"),
+      classes: golden.tensor("in.cls").data as Int32Array,
+      batch,
+      size,
+    },
+    expected: floats(y, "out.y"),
+    outputShape: y.shape,
+  };
 }
 
 /** A case of family hlm. */
