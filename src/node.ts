@@ -5,7 +5,7 @@ import { join } from "node:path";
 import process from "node:process";
 import { Readable } from "node:stream";
 import { pipeline } from "node:stream/promises";
-import { fileURLToPath, URL } from "node:url";
+import { fileURLToPath } from "node:url";
 import { typeError } from "./checks.ts";
 import { GpuUnavailableError } from "./errors.ts";
 import { type Gpu, openAdapter } from "./runtime/gpu.ts";
