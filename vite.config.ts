@@ -22,6 +22,7 @@ export default defineConfig({
     lib: {
       entry: {
         index: "src/index.ts",
+        inference: "src/inference.ts",
         models: "src/models/index.ts",
         train: "src/train/index.ts",
         pom: "src/pom.ts",

@@ -1,7 +1,8 @@
 export { GpuLostError, GpuOutOfMemoryError, GpuUnavailableError, TrainingDivergedError, WeightsError } from "./errors.ts";
-export { type HomForwardOptions, HomLayer, type HomTrainingOptions } from "./layers/hom.ts";
+export type { HomForwardOptions } from "./layers/hom.ts";
 export type { HomConfig, HomParams } from "./layers/hom_config.ts";
 export { HomState, type HomStateConfig } from "./layers/hom_state.ts";
+export { HomLayer, type HomTrainingOptions } from "./layers/hom_trainable.ts";
 export type { HomGradients, HomTrainingPass } from "./layers/hom_training.ts";
 export { HomMask, type MaskShape, type MaskSpec } from "./layers/mask.ts";
 export type { ForwardOptions, HomPlanOptions, HomPlanReport } from "./layers/moment_layer.ts";

@@ -10,6 +10,7 @@ const mayImport: Record<string, string[]> = {
   models: ["models", "layers", "ops", "runtime", "weights"],
   train: ["train", "models", "layers", "ops", "runtime", "weights"],
   "pom.ts": ["layers"],
+  "inference.ts": ["layers"],
   baselines: ["baselines", "layers", "ops", "runtime"],
   layers: ["layers", "ops", "runtime", "weights"],
   ops: ["runtime"],

@@ -1,16 +1,14 @@
-import { checkInteger, checkObject, checkOneOf, rangeError, raw, typeError } from "../checks.ts";
+import { checkInteger, checkObject, rangeError, raw, typeError } from "../checks.ts";
 import { decayTable } from "../ops/decay_moments.ts";
 import type { Gpu } from "../runtime/gpu.ts";
 import { checkGpu, type Tensor } from "../runtime/tensor.ts";
 import { checkConfig, checkParams, type HomConfig, type HomParams } from "./hom_config.ts";
 import { HomState, type HomStateConfig } from "./hom_state.ts";
-import { type HomGradients, type HomTrainingPass, runBackward, type TrainingCall } from "./hom_training.ts";
 import { MASK_EPSILON, type MaskShape, type ResolvedMask } from "./mask.ts";
 import { type ForwardOptions, type LayerParts, type LayerRecord, MomentLayer } from "./moment_layer.ts";
 import { checkStored, encodeWeights, packLinear, padded } from "./params.ts";
 import { checkWindow } from "./state.ts";
 import { type AppendOptions, MomentStream, type QueryOptions, type StepOptions } from "./stream.ts";
-import { checkTensor } from "./tensor_checks.ts";
 
 /** Options of {@link HomLayer.forward} and {@link HomLayer.encode}. */
 export interface HomForwardOptions extends ForwardOptions {
@@ -18,14 +16,11 @@ export interface HomForwardOptions extends ForwardOptions {
   readonly queryMask?: Uint8Array | undefined;
 }
 
-/** Options of {@link HomLayer.forwardForTraining}. */
-export interface HomTrainingOptions extends Pick<HomForwardOptions, "context" | "mask" | "queryMask"> {}
-
-const TRAINING_KEYS = ["context", "mask", "queryMask"];
-
 /**
  * The high-order moment layer: y = ag_proj(σ(se_proj(xq)) ⊙ h), h the mean over context tokens of the products
  * m₁ = z₁, m_i = z_i ⊙ m_(i-1), z = act(ho_proj(xc)) cut into k chunks. Linear in the number of tokens; no normalisation, no residual.
+ *
+ * This is the layer of `homm-webgpu/inference`, without the code of the backward pass. That of `homm-webgpu` adds `forwardForTraining`.
  *
  * @example
  * const hom = await HomLayer.create(gpu, { dim: 64, order: 2, orderExpand: 2 }, params);
@@ -39,7 +34,8 @@ export class HomLayer extends MomentLayer<HomForwardOptions> {
   /** @internal */
   readonly stream: MomentStream;
 
-  private constructor(gpu: Gpu, config: Required<HomConfig>, parts: LayerParts) {
+  /** @internal */
+  protected constructor(gpu: Gpu, config: Required<HomConfig>, parts: LayerParts) {
     super(gpu, parts);
     this.config = Object.freeze(config);
     this.momentDim = config.order * config.orderExpand * config.dim;
@@ -51,7 +47,17 @@ export class HomLayer extends MomentLayer<HomForwardOptions> {
    * Checks and uploads the parameters and compiles the kernels; the only slow step.
    * @throws TypeError, RangeError for the configuration, WeightsError for the parameters, GpuLostError, GpuOutOfMemoryError
    */
-  static async create(gpu: Gpu, config: HomConfig, params: HomParams): Promise<HomLayer> {
+  static create(gpu: Gpu, config: HomConfig, params: HomParams): Promise<HomLayer> {
+    return HomLayer.make((...parts) => new HomLayer(...parts), gpu, config, params);
+  }
+
+  /** @internal */
+  protected static async make<Layer extends HomLayer>(
+    create: (gpu: Gpu, config: Required<HomConfig>, parts: LayerParts) => Layer,
+    gpu: Gpu,
+    config: HomConfig,
+    params: HomParams,
+  ): Promise<Layer> {
     const where = "HomLayer.create";
     checkGpu(where, gpu);
     const full = checkConfig(where, config, gpu);
@@ -75,52 +81,8 @@ export class HomLayer extends MomentLayer<HomForwardOptions> {
     }));
     const { dtype } = full;
     const parts: LayerParts = { name: "HomLayer", dtype, plan: full, epsilon: MASK_EPSILON, optionKeys: ["queryMask"], buffers, status };
-    const layer = new HomLayer(gpu, full, parts);
+    const layer = create(gpu, full, parts);
     return layer.open(layer.stream.prepare());
-  }
-
-  /**
-   * Runs the layer and returns, with the output, what computes the gradients: of a layer with f32 weights and output, for query and context in f32.
-   * A mask is what it was at this call, whatever happens to its arrays later.
-   * @throws TypeError, RangeError for arguments, GpuLostError; what the device refuses later is thrown by `read()` of the results
-   *
-   * @example
-   * const { output, backward } = hom.forwardForTraining(x, { mask: "causal" });
-   * const { query, params } = backward(gradOutput);
-   * console.log(await params["ho_proj.weight"].read());
-   */
-  forwardForTraining(query: Tensor, options: HomTrainingOptions = {}): HomTrainingPass {
-    const where = "HomLayer.forwardForTraining";
-    checkObject(where, "options", options, TRAINING_KEYS);
-    const call = this.check(where, query, options);
-    const { dtype, weightDtype } = this.config;
-    if (dtype !== "f32" || weightDtype !== "f32") {
-      const got = raw(`dtype "${dtype}" and weightDtype "${weightDtype}"`);
-      throw typeError(where, "layer", "have weights and output in f32", got, 'create it with dtype "f32"');
-    }
-    checkOneOf(where, "query's dtype", query.dtype, ["f32"]);
-    checkOneOf(where, "context's dtype", call.context.dtype, ["f32"]);
-    const { resolved, prepared, shape, queryMask = false } = call;
-    const given = { ...(prepared ? {} : resolved.uploads), ...call.uploads };
-    const uploads = Object.fromEntries(Object.entries(given).map(([name, data]) => [name, data.slice()]));
-    const kept = { query, context: options.context, shape, resolved, prepared, uploads, queryMask };
-    const output = this.run(where, call);
-    return { output, backward: (gradOutput) => this.#backward(kept, gradOutput) };
-  }
-
-  #backward(call: TrainingCall, gradOutput: Tensor): HomGradients {
-    const where = "HomLayer.forwardForTraining's backward";
-    const { query, context, shape, prepared } = call;
-    this.checkUsable(where);
-    const likeQuery = (s: readonly number[]) => s.join() === query.shape.join();
-    this.checkTensor(where, "gradOutput", gradOutput, `[${query.shape.join(", ")}]`, likeQuery);
-    checkOneOf(where, "gradOutput's dtype", gradOutput.dtype, ["f32"]);
-    checkTensor(where, "query", query, this.gpu);
-    if (context) checkTensor(where, "context", context, this.gpu);
-    prepared?.check(where, this.gpu, shape, this.blockTokens, this.parts.epsilon);
-    const { buffers, status } = this.parts;
-    const layer = { gpu: this.gpu, config: this.config, weights: buffers, programs: this.programs, status };
-    return runBackward(where, layer, call, gradOutput);
   }
 
   /**

@@ -26,6 +26,7 @@ for (const entry of [
   "homm-webgpu/models",
   "homm-webgpu/train",
   "homm-webgpu/pom",
+  "homm-webgpu/inference",
   "homm-webgpu/baselines",
   "homm-webgpu/reference",
   "homm-webgpu/node",

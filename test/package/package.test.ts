@@ -107,6 +107,7 @@ describe("in plain Node", () => {
       "homm-webgpu": expect.arrayContaining(["HomLayer", "Tensor", "requestGpu", "parseSafetensors", "GpuUnavailableError"]),
       "homm-webgpu/models": expect.arrayContaining(["Hlm"]),
       "homm-webgpu/train": expect.arrayContaining(["HlmTrainer", "train", "BatchSampler"]),
+      "homm-webgpu/inference": ["HomLayer"],
       "homm-webgpu/pom": expect.arrayContaining(["PomLayer", "PomState"]),
       "homm-webgpu/baselines": expect.arrayContaining(["AttentionLayer", "LinearAttentionLayer", "flops", "matchFlops"]),
       "homm-webgpu/reference": expect.arrayContaining(["homReference"]),

@@ -1,0 +1,2 @@
+/** The layer without its backward pass, for pages that count bytes. */
+export { HomLayer } from "./layers/hom.ts";
