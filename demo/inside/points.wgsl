@@ -22,7 +22,7 @@ struct Corner {
 fn vertex(@builtin(vertex_index) index: u32, @builtin(instance_index) instance: u32) -> Corner {
   let point = points[instance];
   let middle = scene.view_projection * vec4f(point.position.xyz, 1.0);
-  let at = corner(index) * (point.position.w + RIM);
+  let at = corner(index) * (point.position.w + RIM + 0.5);
   return Corner(vec4f(middle.xy + pixels(at, middle.w), middle.zw), at, instance);
 }
 
@@ -30,9 +30,13 @@ fn vertex(@builtin(vertex_index) index: u32, @builtin(instance_index) instance: 
 fn fragment(in: Corner) -> @location(0) vec4f {
   let point = points[in.instance];
   let distance = length(in.at);
-  if (distance > point.position.w + RIM) {
+  let radius = point.position.w;
+  // Edges as soft as a pixel is wide.
+  let inside = clamp(radius + RIM + 0.5 - distance, 0.0, 1.0);
+  if (inside == 0.0) {
     discard;
   }
-  let colour = select(point.colour, point.rim, distance > point.position.w);
-  return vec4f(colour.rgb * colour.a, colour.a);
+  let colour = mix(point.colour, point.rim, clamp(distance - radius + 0.5, 0.0, 1.0));
+  let alpha = colour.a * inside;
+  return vec4f(colour.rgb * alpha, alpha);
 }
