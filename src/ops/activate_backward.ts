@@ -1,11 +1,11 @@
 import source from "../../shaders/activate_backward.wgsl?raw";
 import { type Slot, type Step, type Variant, WORKGROUP_SIZE } from "../runtime/kernel.ts";
-import { defineKernel, variantsOf, workgroupsFor } from "./op.ts";
+import { ACTIVATION_FUNCTIONS, ACTIVATION_GRADIENTS, defineKernel, variantsOf, workgroupsFor } from "./op.ts";
 
 export const activateBackward = defineKernel({
   name: "activate_backward",
   source,
-  uses: ["activations", "activation_gradients"],
+  uses: [ACTIVATION_FUNCTIONS, ACTIVATION_GRADIENTS],
   variants: variantsOf({ activation: ["gelu", "tanh", "identity", "x_erf", "silu"] }),
 });
 

@@ -1,8 +1,8 @@
 import source from "../../shaders/adamw.wgsl?raw";
 import { BIND_ALIGNMENT, type Slot, type Step, WORKGROUP_SIZE } from "../runtime/kernel.ts";
-import { defineKernel, workgroupsFor } from "./op.ts";
+import { defineKernel, SETTINGS, STATUS, workgroupsFor } from "./op.ts";
 
-export const adamw = defineKernel({ name: "adamw", source, uses: ["status", "settings"] });
+export const adamw = defineKernel({ name: "adamw", source, uses: [STATUS, SETTINGS] });
 
 export interface AdamwArguments {
   /** Whole vec4s, of one size and layout. */

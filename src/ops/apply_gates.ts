@@ -1,9 +1,9 @@
 import source from "../../shaders/apply_gates.wgsl?raw";
 import { type Slot, type Step, WORKGROUP_SIZE } from "../runtime/kernel.ts";
-import { defineKernel, EMPTY, workgroupsFor } from "./op.ts";
+import { defineKernel, EMPTY, ROW_MOMENTS, SEARCH_TABLE, workgroupsFor } from "./op.ts";
 import { type MomentSource, SOURCE_PREFIX } from "./types.ts";
 
-export const applyGates = defineKernel({ name: "apply_gates", source, uses: ["row_moments", "search_table"] });
+export const applyGates = defineKernel({ name: "apply_gates", source, uses: [ROW_MOMENTS, SEARCH_TABLE] });
 
 /** Which gate a channel takes; see the kernel's header. */
 export interface GateLayout {

@@ -1,8 +1,8 @@
 import source from "../../shaders/feature_attention.wgsl?raw";
 import { type Slot, type Step, WORKGROUP_SIZE } from "../runtime/kernel.ts";
-import { defineKernel, EMPTY, workgroupsFor } from "./op.ts";
+import { defineKernel, EIGHT_ROWS, EMPTY, workgroupsFor } from "./op.ts";
 
-export const featureAttention = defineKernel({ name: "feature_attention", source, uses: ["eight_rows"] });
+export const featureAttention = defineKernel({ name: "feature_attention", source, uses: [EIGHT_ROWS] });
 
 export interface FeatureAttentionArguments {
   readonly phi: Slot;

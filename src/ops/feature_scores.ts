@@ -1,8 +1,8 @@
 import source from "../../shaders/feature_scores.wgsl?raw";
 import { type Slot, type Step, WORKGROUP_SIZE } from "../runtime/kernel.ts";
-import { defineKernel, workgroupsFor } from "./op.ts";
+import { defineKernel, EIGHT_ROWS, workgroupsFor } from "./op.ts";
 
-export const featureScores = defineKernel({ name: "feature_scores", source, uses: ["eight_rows"] });
+export const featureScores = defineKernel({ name: "feature_scores", source, uses: [EIGHT_ROWS] });
 
 export interface FeatureScoresArguments {
   readonly phiQ: Slot;

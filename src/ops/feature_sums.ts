@@ -1,8 +1,8 @@
 import source from "../../shaders/feature_sums.wgsl?raw";
 import { type Slot, type Step, WORKGROUP_SIZE } from "../runtime/kernel.ts";
-import { defineKernel, workgroupsFor } from "./op.ts";
+import { defineKernel, EIGHT_ROWS, workgroupsFor } from "./op.ts";
 
-export const featureSums = defineKernel({ name: "feature_sums", source, uses: ["eight_rows"] });
+export const featureSums = defineKernel({ name: "feature_sums", source, uses: [EIGHT_ROWS] });
 
 /** vec4s of a head's channels and features. */
 export interface FeatureSizes {

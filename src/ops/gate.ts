@@ -1,12 +1,25 @@
 import source from "../../shaders/gate.wgsl?raw";
 import { type Slot, type Step, type TileName, tileFor, tilesOver, type Variant, type WeightDtype, WORKGROUP_SIZE } from "../runtime/kernel.ts";
-import { bindRows, defineKernel, EMPTY, type Rows, rowBytes, variantsOf, workgroupsFor, xUniforms } from "./op.ts";
+import {
+  bindRows,
+  defineKernel,
+  EMPTY,
+  LOAD_X,
+  ROW_MOMENTS,
+  type Rows,
+  rowBytes,
+  SEARCH_TABLE,
+  TILE,
+  variantsOf,
+  workgroupsFor,
+  xUniforms,
+} from "./op.ts";
 import { type MomentSource, SOURCE_PREFIX } from "./types.ts";
 
 export const gate = defineKernel({
   name: "gate",
   source,
-  uses: ["tile", "load_x", "row_moments", "search_table"],
+  uses: [TILE, LOAD_X, ROW_MOMENTS, SEARCH_TABLE],
   variants: variantsOf({
     w: ["f32", "f16", "i8", "i4"],
     x: ["vec4", "scalar", "half"],

@@ -1,12 +1,25 @@
 import source from "../../shaders/gate_backward.wgsl?raw";
 import { type Slot, type Step, type TileName, tileFor, tilesOver, WORKGROUP_SIZE } from "../runtime/kernel.ts";
-import { bindRows, defineKernel, EMPTY, type Rows, rowBytes, variantsOf, workgroupsFor, xUniforms } from "./op.ts";
+import {
+  bindRows,
+  defineKernel,
+  EMPTY,
+  LOAD_X,
+  ROW_MOMENTS,
+  type Rows,
+  rowBytes,
+  SEARCH_TABLE,
+  TILE,
+  variantsOf,
+  workgroupsFor,
+  xUniforms,
+} from "./op.ts";
 import { type MomentSource, SOURCE_PREFIX } from "./types.ts";
 
 export const gateBackward = defineKernel({
   name: "gate_backward",
   source,
-  uses: ["tile", "load_x", "row_moments", "search_table"],
+  uses: [TILE, LOAD_X, ROW_MOMENTS, SEARCH_TABLE],
   variants: variantsOf({ x: ["vec4", "scalar"], tile: ["1x4", "8x4", "16x8", "16x8_quads"] }),
 });
 

@@ -1,8 +1,8 @@
 import source from "../../shaders/gradient_norm.wgsl?raw";
 import { BIND_ALIGNMENT, type Slot, type Step, WORKGROUP_SIZE } from "../runtime/kernel.ts";
-import { defineKernel, workgroupsFor } from "./op.ts";
+import { defineKernel, WORKGROUP_SUM, workgroupsFor } from "./op.ts";
 
-export const gradientNorm = defineKernel({ name: "gradient_norm", source, uses: ["workgroup_sum"] });
+export const gradientNorm = defineKernel({ name: "gradient_norm", source, uses: [WORKGROUP_SUM] });
 
 export interface GradientNormArguments {
   /** All gradients, whole vec4s; as many dispatches as bindings ask for. */

@@ -1,9 +1,9 @@
 import source from "../../shaders/gradient_status.wgsl?raw";
 import type { Slot, Step } from "../runtime/kernel.ts";
-import { defineKernel } from "./op.ts";
+import { defineKernel, SETTINGS, STATUS, WORKGROUP_SUM } from "./op.ts";
 import { STATUS_BYTES } from "./types.ts";
 
-export const gradientStatus = defineKernel({ name: "gradient_status", source, uses: ["workgroup_sum", "status", "settings"] });
+export const gradientStatus = defineKernel({ name: "gradient_status", source, uses: [WORKGROUP_SUM, STATUS, SETTINGS] });
 
 export interface GradientStatusArguments {
   /** What planGradientNorm says. */

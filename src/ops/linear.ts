@@ -1,11 +1,11 @@
 import source from "../../shaders/linear.wgsl?raw";
 import { type Slot, type Step, type TileName, tileFor, tilesOver, type Variant, type WeightDtype, WORKGROUP_SIZE } from "../runtime/kernel.ts";
-import { bindRows, bindY, defineKernel, EMPTY, type Rows, rowBytes, variantsOf, workgroupsFor, xUniforms } from "./op.ts";
+import { bindRows, bindY, defineKernel, EMPTY, LOAD_X, type Rows, rowBytes, STORE_Y, TILE, variantsOf, workgroupsFor, xUniforms } from "./op.ts";
 
 export const linear = defineKernel({
   name: "linear",
   source,
-  uses: ["tile", "load_x", "store_y"],
+  uses: [TILE, LOAD_X, STORE_Y],
   variants: variantsOf({
     w: ["f32", "f16", "i8", "i4"],
     x: ["vec4", "scalar", "half"],

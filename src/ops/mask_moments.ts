@@ -1,11 +1,11 @@
 import source from "../../shaders/mask_moments.wgsl?raw";
 import { type Slot, type Step, type TileName, tileFor, tilesOver, WORKGROUP_SIZE } from "../runtime/kernel.ts";
-import { bindRows, defineKernel, type Rows, rowBytes, variantsOf, workgroupsFor, xUniforms } from "./op.ts";
+import { bindRows, defineKernel, LOAD_X, type Rows, rowBytes, TILE, variantsOf, workgroupsFor, xUniforms } from "./op.ts";
 
 export const maskMoments = defineKernel({
   name: "mask_moments",
   source,
-  uses: ["tile", "load_x"],
+  uses: [TILE, LOAD_X],
   variants: variantsOf({ x: ["vec4", "scalar"], tile: ["1x4", "8x4", "16x8", "16x8_quads"] }),
 });
 

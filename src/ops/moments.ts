@@ -1,12 +1,28 @@
 import source from "../../shaders/moments.wgsl?raw";
 import { type Slot, type Step, type TileName, tileOver, tilesOver, type WeightDtype, WORKGROUP_SIZE } from "../runtime/kernel.ts";
-import { bindExpansion, bindRows, defineKernel, EMPTY, type Rows, rowBytes, variantsOf, weightBytes, workgroupsFor, xUniforms } from "./op.ts";
+import {
+  bindExpansion,
+  bindRows,
+  defineKernel,
+  EMPTY,
+  EXPAND,
+  LOAD_X,
+  type Rows,
+  rowBytes,
+  SEARCH_TABLE,
+  TILE,
+  TOKEN_RANGE,
+  variantsOf,
+  weightBytes,
+  workgroupsFor,
+  xUniforms,
+} from "./op.ts";
 import type { Expansion, MomentActivation, TokenBlocks } from "./types.ts";
 
 export const moments = defineKernel({
   name: "moments",
   source,
-  uses: ["expand", "tile", "load_x", "token_range", "search_table"],
+  uses: [EXPAND, TILE, LOAD_X, TOKEN_RANGE, SEARCH_TABLE],
   variants: variantsOf({
     w: ["f32", "f16", "i8", "i4"],
     x: ["vec4", "scalar", "half"],

@@ -1,12 +1,25 @@
 import source from "../../shaders/moments_backward.wgsl?raw";
 import { type Slot, type Step, type TileName, tileFor, tilesOver, WORKGROUP_SIZE } from "../runtime/kernel.ts";
-import { bindRows, defineKernel, EMPTY, type Rows, rowBytes, variantsOf, workgroupsFor, xUniforms } from "./op.ts";
+import {
+  ACTIVATION_GRADIENTS,
+  bindRows,
+  defineKernel,
+  EMPTY,
+  LOAD_X,
+  type Rows,
+  rowBytes,
+  SEARCH_TABLE,
+  TILE,
+  variantsOf,
+  workgroupsFor,
+  xUniforms,
+} from "./op.ts";
 import { ACTIVATIONS, type Activation, type MomentSource, SOURCE_PREFIX, SOURCE_ROW } from "./types.ts";
 
 export const momentsBackward = defineKernel({
   name: "moments_backward",
   source,
-  uses: ["tile", "load_x", "activation_gradients", "search_table"],
+  uses: [TILE, LOAD_X, ACTIVATION_GRADIENTS, SEARCH_TABLE],
   variants: variantsOf({ x: ["vec4", "scalar"], activation: ACTIVATIONS, tile: ["1x4", "8x4", "16x8", "16x8_quads"] }),
 });
 

@@ -48,15 +48,39 @@ import {
 } from "../runtime/kernel.ts";
 import type { Expansion } from "./types.ts";
 
-const LOAD_X: Readonly<Record<RowAccess, string>> = { vec4: loadVec4, scalar: loadScalar, half: loadHalf };
-const STORE_Y: Readonly<Record<RowAccess, string>> = { vec4: storeVec4, scalar: storeScalar, half: storeHalf };
-const LOAD_W: Readonly<Record<WeightDtype, string>> = { f32: weightsF32, f16: weightsF16, i8: weightsI8, i4: weightsI4 };
-const TILE: Readonly<Record<TileName, readonly string[]>> = {
+/** Shared files that complete a kernel: those of a variant. Each is a name of its own, so that a page carries only what its kernels use. */
+export type SharedFiles = (variant: Variant) => readonly string[];
+
+const X_LOADS: Readonly<Record<RowAccess, string>> = { vec4: loadVec4, scalar: loadScalar, half: loadHalf };
+const Y_STORES: Readonly<Record<RowAccess, string>> = { vec4: storeVec4, scalar: storeScalar, half: storeHalf };
+const W_LOADS: Readonly<Record<WeightDtype, string>> = { f32: weightsF32, f16: weightsF16, i8: weightsI8, i4: weightsI4 };
+const TILES: Readonly<Record<TileName, readonly string[]>> = {
   "1x4": [tile1x4],
   "8x4": [tile8x4, quad],
   "16x8": [tile16x8, product16x8, quad],
   "16x8_quads": [tile16x8, product16x8Quads, quad],
 };
+/** Grouped projections shift what they read of a row; others compile without. */
+const NO_SHIFT = "const x_first: u32 = 0u;";
+
+/** A register tile with its weights and activations. */
+export const TILE: SharedFiles = ({ tile = "8x4", w = "f32" }) => [...TILES[tile], W_LOADS[w], activations];
+/** How projections become moments. */
+export const EXPAND: SharedFiles = ({ expand, tile = "8x4" }) => expand?.files[tile] ?? [expandProducts];
+export const LOAD_X: SharedFiles = ({ expand, x = "vec4" }) => (expand ? [X_LOADS[x]] : [X_LOADS[x], NO_SHIFT]);
+export const STORE_Y: SharedFiles = ({ y = "vec4" }) => [Y_STORES[y]];
+export const LOAD_DY: SharedFiles = ({ y }) => [y === "scalar" ? loadDyScalar : loadDyVec4];
+export const OUTER: SharedFiles = ({ tile }) => [tile === "16x8" ? outer16x8 : outer8x4];
+export const ACTIVATION_FUNCTIONS: SharedFiles = () => [activations];
+export const ACTIVATION_GRADIENTS: SharedFiles = () => [activationGradients];
+export const ROW_MOMENTS: SharedFiles = () => [rowMoments];
+export const SEARCH_TABLE: SharedFiles = () => [searchTable];
+export const TOKEN_RANGE: SharedFiles = () => [tokenRange];
+export const STATE_LEVELS_FILE: SharedFiles = () => [stateLevels];
+export const EIGHT_ROWS: SharedFiles = () => [eightRows];
+export const WORKGROUP_SUM: SharedFiles = () => [workgroupSum];
+export const STATUS: SharedFiles = () => [status];
+export const SETTINGS: SharedFiles = () => [settings];
 
 /** Before the first line, so that line numbers stay. That all four of a quad are there is the host's care: see product_16x8_quads.wgsl. */
 const DIRECTIVES: Readonly<Record<TileName, string>> = {
@@ -66,27 +90,6 @@ const DIRECTIVES: Readonly<Record<TileName, string>> = {
   "16x8_quads": "enable subgroups; diagnostic(off, subgroup_uniformity); ",
 };
 
-/** Grouped projections shift what they read of a row; others compile without. */
-const NO_SHIFT = "const x_first: u32 = 0u;";
-
-type SharedFile =
-  | "activations"
-  | "activation_gradients"
-  | "tile"
-  | "expand"
-  | "load_x"
-  | "load_dy"
-  | "outer"
-  | "store_y"
-  | "row_moments"
-  | "search_table"
-  | "state_levels"
-  | "settings"
-  | "status"
-  | "workgroup_sum"
-  | "eight_rows"
-  | "token_range";
-
 const ACTIVATIONS: readonly NonNullable<Variant["activation"]>[] = ["gelu", "tanh", "identity", "x_erf", "silu", "leaky_clamp", "hard_sigmoid"];
 const FEATURE_MAPS: readonly NonNullable<Variant["featureMap"]>[] = ["favor", "rfa", "maclaurin_exp", "maclaurin_gaussian"];
 const GATES: readonly NonNullable<Variant["gate"]>[] = ["sigmoid", "hard_sigmoid", "none"];
@@ -95,7 +98,7 @@ const GATES: readonly NonNullable<Variant["gate"]>[] = ["sigmoid", "hard_sigmoid
 export interface OpSpec {
   readonly name: string;
   readonly source: string;
-  readonly uses?: readonly SharedFile[];
+  readonly uses?: readonly SharedFiles[];
   readonly variants?: readonly Variant[];
 }
 
@@ -114,25 +117,6 @@ export function defineKernel(spec: OpSpec): Kernel {
   for (const m of struct.matchAll(/(\w+): (u32|f32),/g))
     uniforms.set(m[1] ?? "", { offset: uniforms.size * 4, type: m[2] === "f32" ? "f32" : "u32" });
 
-  const files = (variant: Variant): string[] =>
-    uses.flatMap((file) => {
-      if (file === "tile") return [...TILE[variant.tile ?? "8x4"], LOAD_W[variant.w ?? "f32"], activations];
-      if (file === "activations") return [activations];
-      if (file === "expand") return variant.expand?.files[variant.tile ?? "8x4"] ?? [expandProducts];
-      if (file === "activation_gradients") return [activationGradients];
-      if (file === "load_x") return variant.expand ? [LOAD_X[variant.x ?? "vec4"]] : [LOAD_X[variant.x ?? "vec4"], NO_SHIFT];
-      if (file === "load_dy") return [variant.y === "scalar" ? loadDyScalar : loadDyVec4];
-      if (file === "outer") return [variant.tile === "16x8" ? outer16x8 : outer8x4];
-      if (file === "store_y") return [STORE_Y[variant.y ?? "vec4"]];
-      if (file === "row_moments") return [rowMoments];
-      if (file === "search_table") return [searchTable];
-      if (file === "settings") return [settings];
-      if (file === "status") return [status];
-      if (file === "workgroup_sum") return [workgroupSum];
-      if (file === "eight_rows") return [eightRows];
-      if (file === "state_levels") return [stateLevels];
-      return [tokenRange];
-    });
   const used = Object.keys(Object.assign({}, ...variants)) as (keyof Variant)[];
   return {
     name,
@@ -146,8 +130,8 @@ export function defineKernel(spec: OpSpec): Kernel {
     },
     code: (variant) =>
       [
-        (uses.includes("tile") ? DIRECTIVES[variant.tile ?? "8x4"] : "") + source,
-        ...files(variant),
+        (uses.includes(TILE) ? DIRECTIVES[variant.tile ?? "8x4"] : "") + source,
+        ...uses.flatMap((files) => files(variant)),
         `const WORKGROUP_SIZE: u32 = ${WORKGROUP_SIZE}u;`,
         `const GROUP: u32 = ${GROUP}u;`,
         `const ACTIVATION: u32 = ${ACTIVATIONS.indexOf(variant.activation ?? "identity")}u;`,

@@ -1,6 +1,6 @@
 import source from "../../shaders/random_features.wgsl?raw";
 import { type Slot, type Step, type Variant, WORKGROUP_SIZE } from "../runtime/kernel.ts";
-import { defineKernel, variantsOf, workgroupsFor } from "./op.ts";
+import { defineKernel, EIGHT_ROWS, variantsOf, workgroupsFor } from "./op.ts";
 
 /** What the random features of linear attention estimate; see {@link LinearAttentionConfig}. */
 export type FeatureMap = NonNullable<Variant["featureMap"]>;
@@ -10,7 +10,7 @@ export const FEATURE_MAPS: readonly FeatureMap[] = ["favor", "rfa", "maclaurin_e
 export const randomFeatures = defineKernel({
   name: "random_features",
   source,
-  uses: ["eight_rows"],
+  uses: [EIGHT_ROWS],
   variants: variantsOf({ featureMap: FEATURE_MAPS }),
 });
 

@@ -1,12 +1,27 @@
 import source from "../../shaders/select.wgsl?raw";
 import { SELECT_TILE_ROWS, type Slot, type Step, type Variant, WORKGROUP_SIZE } from "../runtime/kernel.ts";
-import { bindRows, bindY, defineKernel, EMPTY, type Rows, rowBytes, variantsOf, workgroupsFor, xUniforms } from "./op.ts";
+import {
+  bindRows,
+  bindY,
+  defineKernel,
+  EMPTY,
+  LOAD_X,
+  ROW_MOMENTS,
+  type Rows,
+  rowBytes,
+  SEARCH_TABLE,
+  STORE_Y,
+  TILE,
+  variantsOf,
+  workgroupsFor,
+  xUniforms,
+} from "./op.ts";
 import type { MomentSource } from "./types.ts";
 
 export const select = defineKernel({
   name: "select",
   source,
-  uses: ["tile", "load_x", "store_y", "row_moments", "search_table"],
+  uses: [TILE, LOAD_X, STORE_Y, ROW_MOMENTS, SEARCH_TABLE],
   variants: variantsOf({ x: ["vec4", "scalar", "half"], y: ["vec4", "scalar", "half"], lanes: [16, 32, 64], gate: ["sigmoid"] }),
 });
 

@@ -1,12 +1,24 @@
 import source from "../../shaders/step.wgsl?raw";
 import { BYTES, type Slot, type Step, tileFor, tilesOver, type Variant, type WeightDtype, WORKGROUP_SIZE } from "../runtime/kernel.ts";
-import { bindExpansion, bindRows, defineKernel, type Rows, variantsOf, workgroupsFor, xUniforms } from "./op.ts";
+import {
+  bindExpansion,
+  bindRows,
+  defineKernel,
+  EXPAND,
+  LOAD_X,
+  type Rows,
+  STATE_LEVELS_FILE,
+  TILE,
+  variantsOf,
+  workgroupsFor,
+  xUniforms,
+} from "./op.ts";
 import type { Expansion, MomentActivation } from "./types.ts";
 
 export const step = defineKernel({
   name: "step",
   source,
-  uses: ["expand", "tile", "load_x", "state_levels"],
+  uses: [EXPAND, TILE, LOAD_X, STATE_LEVELS_FILE],
   variants: variantsOf({
     w: ["f32", "f16", "i8", "i4"],
     x: ["vec4", "scalar", "half"],

@@ -1,9 +1,9 @@
 import source from "../../shaders/sum_gradients.wgsl?raw";
 import { type Slot, type Step, WORKGROUP_SIZE } from "../runtime/kernel.ts";
-import { defineKernel, EMPTY, workgroupsFor } from "./op.ts";
+import { defineKernel, EMPTY, SEARCH_TABLE, TOKEN_RANGE, workgroupsFor } from "./op.ts";
 import type { TokenBlocks } from "./types.ts";
 
-export const sumGradients = defineKernel({ name: "sum_gradients", source, uses: ["token_range", "search_table"] });
+export const sumGradients = defineKernel({ name: "sum_gradients", source, uses: [TOKEN_RANGE, SEARCH_TABLE] });
 
 export interface SumGradientsArguments {
   /** Gradients at column 0 of rows of `rowsStride4` vec4s. */

@@ -1,8 +1,8 @@
 import source from "../../shaders/sum_loss.wgsl?raw";
 import type { Slot, Step } from "../runtime/kernel.ts";
-import { defineKernel } from "./op.ts";
+import { defineKernel, STATUS, WORKGROUP_SUM } from "./op.ts";
 
-export const sumLoss = defineKernel({ name: "sum_loss", source, uses: ["workgroup_sum", "status"] });
+export const sumLoss = defineKernel({ name: "sum_loss", source, uses: [WORKGROUP_SUM, STATUS] });
 
 export interface SumLossArguments {
   /** `[rows]`, f32 */

@@ -1,8 +1,8 @@
 import source from "../../shaders/update_state.wgsl?raw";
 import { type Slot, type Step, WORKGROUP_SIZE } from "../runtime/kernel.ts";
-import { defineKernel, EMPTY, workgroupsFor } from "./op.ts";
+import { defineKernel, EMPTY, STATE_LEVELS_FILE, workgroupsFor } from "./op.ts";
 
-export const updateState = defineKernel({ name: "update_state", source, uses: ["state_levels"] });
+export const updateState = defineKernel({ name: "update_state", source, uses: [STATE_LEVELS_FILE] });
 
 export interface UpdateStateArguments {
   readonly partial: Slot;

@@ -1,6 +1,6 @@
 import source from "../../shaders/weight_gradient.wgsl?raw";
 import { type Slot, type Step, type TileName, WORKGROUP_SIZE } from "../runtime/kernel.ts";
-import { type BoundRows, bindRows, defineKernel, type Rows, variantsOf, workgroupsFor, xUniforms } from "./op.ts";
+import { type BoundRows, bindRows, defineKernel, LOAD_DY, LOAD_X, OUTER, type Rows, variantsOf, workgroupsFor, xUniforms } from "./op.ts";
 
 /** Inputs x outputs of a weight gradient's register tile (shaders/shared/outer_*.wgsl). */
 export type OuterTileName = Extract<TileName, "8x4" | "16x8">;
@@ -8,7 +8,7 @@ export type OuterTileName = Extract<TileName, "8x4" | "16x8">;
 export const weightGradient = defineKernel({
   name: "weight_gradient",
   source,
-  uses: ["outer", "load_x", "load_dy"],
+  uses: [OUTER, LOAD_X, LOAD_DY],
   variants: variantsOf({ x: ["vec4", "scalar"], y: ["vec4", "scalar"], tile: ["8x4", "16x8"] }),
 });
 
