@@ -1,20 +1,19 @@
 import { readFile } from "node:fs/promises";
 import { defineConfig, type Plugin } from "vite";
+import { bareWgsl } from "./scripts/wgsl.mjs";
 
-/** Shaders go into the bundle without their comments and indentation. The lines stay, so that a compiler's line numbers are those of the file. */
-const bareWgsl: Plugin = {
-  name: "bare-wgsl",
+const bareShaders: Plugin = {
+  name: "bare-shaders",
   enforce: "pre",
   async load(id) {
     if (!id.endsWith(".wgsl?raw")) return null;
     const source = await readFile(id.slice(0, -"?raw".length), "utf8");
-    const lines = source.split("\n").map((line) => line.replace(/\/\/.*/, "").trim());
-    return `export default ${JSON.stringify(lines.join("\n"))};`;
+    return `export default ${JSON.stringify(bareWgsl(source))};`;
   },
 };
 
 export default defineConfig({
-  plugins: [bareWgsl],
+  plugins: [bareShaders],
   build: {
     target: "es2023",
     minify: false,

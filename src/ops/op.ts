@@ -106,15 +106,15 @@ export interface OpSpec {
 /* @__NO_SIDE_EFFECTS__ */
 export function defineKernel(spec: OpSpec): Kernel {
   const { name, source, uses = [], variants = [{}] } = spec;
-  const bindings = [...source.matchAll(/@group\(0\) @binding\((\d+)\) var<([^>]+)> (\w+):/g)].map((m) => ({
+  const bindings = [...source.matchAll(/@group\(0\) ?@binding\((\d+)\) ?var<([^>]+)> ?(\w+):/g)].map((m) => ({
     binding: Number(m[1]),
     name: m[3] ?? "",
     type: bindingType(m[2] ?? ""),
   }));
-  const struct = /struct Shape \{([^}]*)\}/.exec(source)?.[1];
+  const struct = /struct Shape ?\{([^}]*)\}/.exec(source)?.[1];
   if (struct === undefined || bindings.length === 0) throw new Error(`${name}: the kernel source declares no Shape or no bindings`);
   const uniforms = new Map<string, UniformField>();
-  for (const m of struct.matchAll(/(\w+): (u32|f32),/g))
+  for (const m of struct.matchAll(/(\w+): ?(u32|f32),/g))
     uniforms.set(m[1] ?? "", { offset: uniforms.size * 4, type: m[2] === "f32" ? "f32" : "u32" });
 
   const used = Object.keys(Object.assign({}, ...variants)) as (keyof Variant)[];
@@ -145,7 +145,7 @@ export function defineKernel(spec: OpSpec): Kernel {
 
 function bindingType(text: string): BindingType {
   if (text === "uniform") return "uniform";
-  return text === "storage, read" ? "read-only-storage" : "storage";
+  return /^storage, ?read$/.test(text) ? "read-only-storage" : "storage";
 }
 
 /** Every combination of the given choices. */
