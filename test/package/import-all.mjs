@@ -1,4 +1,4 @@
-// Imports every entry in a process where touching a browser or GPU global throws, and lists what each exports.
+// Imports every entry in a process where touching a browser or GPU global throws, and lists what each exports, and globals that are new.
 const globals = [
   "navigator",
   "window",
@@ -19,6 +19,7 @@ for (const name of globals) {
     },
   });
 }
+const before = new Set(Reflect.ownKeys(globalThis));
 /** @type {Record<string, string[]>} */
 const exported = {};
 for (const entry of [
@@ -32,4 +33,5 @@ for (const entry of [
   "homm-webgpu/node",
 ])
   exported[entry] = Object.keys(await import(entry));
-console.log(JSON.stringify(exported));
+const added = Reflect.ownKeys(globalThis).filter((key) => !before.has(key));
+console.log(JSON.stringify({ exported, globals: added.map(String) }));
