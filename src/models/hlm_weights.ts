@@ -9,7 +9,8 @@ import type { Gpu } from "../runtime/gpu.ts";
 import type { WeightDtype } from "../runtime/kernel.ts";
 import type { GPUBuffer } from "../webgpu.ts";
 import { collectParams, normaliseKeys } from "../weights/checkpoint.ts";
-import { Weights, type WeightsSource } from "../weights/safetensors.ts";
+import type { Weights } from "../weights/safetensors.ts";
+import { type ModelWeights, withShapes } from "./with_shapes.ts";
 
 /** Sizes of an {@link Hlm}, and which of its variants it is. */
 export interface HlmConfig {
@@ -37,7 +38,7 @@ export interface HlmConfig {
 }
 
 /** A parsed file, or parameters by checkpoint name: bare arrays (of the model's shapes) or `{ dtype, shape, data }`. */
-export type HlmWeights = WeightsSource | Readonly<Record<string, Float32Array>>;
+export type HlmWeights = ModelWeights;
 
 /** What a model holds on the GPU; freqs: the position frequencies `[D/2]`. */
 export interface HlmParts {
@@ -206,16 +207,4 @@ function shapesOf(config: HlmConfig): Record<string, number[]> {
     if (config.decay) shapes[`layers.${i}.hom.decay`] = [orderExpand * D];
   }
   return shapes;
-}
-
-/** Bare arrays say nothing of their shapes: one whose size is right has the model's. */
-function withShapes(weights: HlmWeights, shapes: Readonly<Record<string, readonly number[]>>): WeightsSource {
-  if (weights instanceof Weights || typeof weights !== "object" || weights === null) return weights;
-  const named = Object.entries(weights).map(([name, value]) => {
-    if (!(value instanceof Float32Array)) return [name, value];
-    const key = Object.keys(shapes).find((k) => name === k || name.endsWith(`.${k}`));
-    const shape = key === undefined ? undefined : shapes[key];
-    return [name, { shape: shape?.reduce((a, b) => a * b, 1) === value.length ? shape : [value.length], data: value }];
-  });
-  return Object.fromEntries(named);
 }

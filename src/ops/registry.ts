@@ -1,6 +1,7 @@
 import type { Kernel, Variant } from "../runtime/kernel.ts";
 import { activateBackward } from "./activate_backward.ts";
 import { adamw } from "./adamw.ts";
+import { addRows } from "./add_rows.ts";
 import { applyGates } from "./apply_gates.ts";
 import { attention } from "./attention.ts";
 import { combineStates } from "./combine_states.ts";
@@ -21,9 +22,11 @@ import { linear } from "./linear.ts";
 import { maskMoments } from "./mask_moments.ts";
 import { mergeGradients } from "./merge_gradients.ts";
 import { mergeMoments } from "./merge_moments.ts";
+import { modulate } from "./modulate.ts";
 import { moments } from "./moments.ts";
 import { momentsBackward } from "./moments_backward.ts";
 import { variantsOf } from "./op.ts";
+import { patchify } from "./patchify.ts";
 import { prefixMoments } from "./prefix_moments.ts";
 import { randomFeatures } from "./random_features.ts";
 import { sample } from "./sample.ts";
@@ -40,6 +43,7 @@ import { sumGradients } from "./sum_gradients.ts";
 import { sumLoss } from "./sum_loss.ts";
 import { transpose } from "./transpose.ts";
 import { unpackLinear } from "./unpack_linear.ts";
+import { unpatchify } from "./unpatchify.ts";
 import { updateState } from "./update_state.ts";
 import { weightGradient } from "./weight_gradient.ts";
 
@@ -73,6 +77,10 @@ export const kernels: readonly Kernel[] = [
   combineStates,
   shiftState,
   sample,
+  patchify,
+  unpatchify,
+  modulate,
+  addRows,
   attention,
   randomFeatures,
   featureSums,

@@ -22,6 +22,15 @@ export interface Expansion {
   readonly positions?: { readonly slot: Slot; readonly first: number } | undefined;
 }
 
+/** A batch of images, and the side of a patch. */
+export interface ImageShape {
+  readonly batch: number;
+  readonly channels: number;
+  readonly height: number;
+  readonly width: number;
+  readonly patch: number;
+}
+
 /** The blocks of tokens that a dispatch walks (shaders/shared/token_range.wgsl). */
 export interface TokenBlocks {
   readonly count: number;
