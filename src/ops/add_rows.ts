@@ -1,8 +1,13 @@
 import source from "../../shaders/add_rows.wgsl?raw";
 import { type Slot, type Step, WORKGROUP_SIZE } from "../runtime/kernel.ts";
-import { defineKernel, EMPTY, variantsOf, workgroupsFor } from "./op.ts";
+import { ACTIVATION_FUNCTIONS, defineKernel, EMPTY, variantsOf, workgroupsFor } from "./op.ts";
 
-export const addRows = defineKernel({ name: "add_rows", source, uses: ["activations"], variants: variantsOf({ activation: ["identity", "silu"] }) });
+export const addRows = defineKernel({
+  name: "add_rows",
+  source,
+  uses: [ACTIVATION_FUNCTIONS],
+  variants: variantsOf({ activation: ["identity", "silu"] }),
+});
 
 /** Rows of a slot, in elements: where the first is, and how far it is from one batch row and one token to the next (0: the same for all). */
 export interface RowsOf {

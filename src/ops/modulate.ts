@@ -1,8 +1,8 @@
 import source from "../../shaders/modulate.wgsl?raw";
 import type { Slot, Step } from "../runtime/kernel.ts";
-import { defineKernel, workgroupsFor } from "./op.ts";
+import { defineKernel, WORKGROUP_SUM, workgroupsFor } from "./op.ts";
 
-export const modulate = defineKernel({ name: "modulate", source, uses: ["workgroup_sum"] });
+export const modulate = defineKernel({ name: "modulate", source, uses: [WORKGROUP_SUM] });
 
 export interface ModulateArguments {
   readonly x: Slot;
