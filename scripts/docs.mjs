@@ -29,6 +29,8 @@ const app = await Application.bootstrapWithPlugins(
     name: "homm-webgpu",
     includeVersion: true,
     readme: "README.md",
+    // What their names say is said where they are used.
+    intentionallyNotExported: ["Variant", "BITS", "StateOwner"],
     excludeInternal: true,
     excludePrivate: true,
     disableSources: true,

@@ -27,6 +27,7 @@ const stages = [
   { name: "build", command: ["vite/bin/vite.js", "build"] },
   { name: "declarations", command: ["typescript/bin/tsc", "-p", "tsconfig.build.json"] },
   { name: "built-types", project: "types" },
+  { name: "docs", command: ["../scripts/docs.mjs"] },
   { name: "publint", command: ["publint/src/cli.js", "--strict"] },
   { name: "attw", command: ["@arethetypeswrong/cli/dist/index.js", "--pack", "--profile", "esm-only"] },
   { name: "package", project: "package", needs: "adapter" },

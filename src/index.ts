@@ -10,7 +10,7 @@ export type { AppendOptions, QueryOptions, StepOptions } from "./layers/stream.t
 export { type TuneOptions, tune } from "./layers/tune.ts";
 export type { Activation } from "./ops/types.ts";
 export { Gpu, type GpuInfo, type GpuLimits, type RequestGpuOptions, requestGpu } from "./runtime/gpu.ts";
-export type { PlannedDispatch } from "./runtime/kernel.ts";
+export type { Dtype, PlannedDispatch, WeightDtype as WeightStorage } from "./runtime/kernel.ts";
 export { type Shape, Tensor } from "./runtime/tensor.ts";
 export type { Tuning } from "./runtime/tuning.ts";
 export * from "./weights/index.ts";

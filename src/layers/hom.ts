@@ -143,6 +143,7 @@ export class HomLayer extends MomentLayer<HomForwardOptions> {
     this.stream.destroy();
   }
 
+  /** @internal */
   protected checkOptions(
     where: string,
     { queryMask }: HomForwardOptions,

@@ -143,6 +143,7 @@ export class PomLayer extends MomentLayer<PomForwardOptions> {
     this.stream.destroy();
   }
 
+  /** @internal */
   protected checkOptions(
     where: string,
     { positions, contextPositions }: PomForwardOptions,

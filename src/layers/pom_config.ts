@@ -30,9 +30,9 @@ export interface PomConfig {
   readonly rotaryBase?: number;
   /** How many positions there are, or rows and columns: what the table of rotations holds. A checkpoint with tables decides itself. Default 4096, or [64, 64]. */
   readonly maxPositions?: number | readonly [number, number];
-  /** As in {@link HomConfig}. */
+  /** As in `HomConfig`. */
   readonly dtype?: Dtype;
-  /** As in {@link HomConfig}; coefficients and rotations stay f32. */
+  /** As in `HomConfig`; coefficients and rotations stay f32. */
   readonly weightDtype?: WeightDtype;
   /** Bytes of scratch memory that one call may use, whatever its lengths. Default 64 MiB. */
   readonly scratchBudget?: number;

@@ -15,6 +15,7 @@ import { positionFeatures } from "./positions.ts";
 import { blockShapes } from "./vision.ts";
 import type { ModelWeights } from "./with_shapes.ts";
 
+/** Sizes of a {@link Dih}. */
 export interface DihConfig {
   /** Channels of the images, or latents. */
   readonly channels: number;

@@ -9,6 +9,7 @@ import { checkSizes, modelParams, Parts, scratchRows } from "./image_parts.ts";
 import { blockShapes } from "./vision.ts";
 import type { ModelWeights } from "./with_shapes.ts";
 
+/** Sizes of a {@link HomGnn}. */
 export interface HomGnnConfig {
   readonly dim: number;
   readonly order: number;

@@ -11,6 +11,7 @@ import { checkImage, checkRows, checkSizes, KeptBuffers, modelParams, Parts, Pla
 import { resizeGrid } from "./interpolate.ts";
 import type { ModelWeights } from "./with_shapes.ts";
 
+/** Sizes of a {@link HomVision}. */
 export interface HomVisionConfig {
   readonly classes: number;
   readonly dim: number;
@@ -28,6 +29,7 @@ export interface HomVisionConfig {
   readonly pooling?: "cls" | "none";
 }
 
+/** Options of {@link HomVision.forward}. */
 export interface HomVisionForwardOptions {
   /** `[B·n]`, n the number of patches: 0 for patches that no token sees; floats are weights. */
   readonly mask?: Uint8Array | Float32Array | undefined;

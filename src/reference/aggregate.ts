@@ -14,6 +14,7 @@ export interface Aggregated {
   readonly epsilon: number;
 }
 
+/** Query, context, lengths and mask of a call. */
 export interface AggregateArguments {
   /** [B, T, D] */
   readonly query: ArrayLike<number>;

@@ -7,6 +7,7 @@ import { patchify, resizeGrid, unpatchify } from "./images.ts";
 import { linear } from "./linear.ts";
 import type { Weights } from "./types.ts";
 
+/** Sizes of the diffusion model. */
 export interface DihShape {
   readonly dim: number;
   readonly order: number;
@@ -19,6 +20,7 @@ export interface DihShape {
   readonly registers?: number | undefined;
 }
 
+/** What the diffusion model is given. */
 export interface DihArguments {
   /** [B, C, S, S] */
   readonly image: ArrayLike<number>;

@@ -7,10 +7,12 @@ import { momentExpander } from "./moments.ts";
 import { selectRow } from "./select.ts";
 import type { HomParams, HomShape, Weights } from "./types.ts";
 
+/** Sizes of the graph network. */
 export interface GnnShape extends Omit<HomShape, "activation"> {
   readonly ffwExpand: number;
 }
 
+/** What the graph network is given. */
 export interface GnnArguments {
   /** [B, N, D] */
   readonly x: ArrayLike<number>;

@@ -1,6 +1,7 @@
 import { checkInteger, rangeError, raw } from "../checks.ts";
 import { checkLength } from "./arrays.ts";
 
+/** Sizes of a batch of images. */
 export interface ImageSizes {
   readonly batch: number;
   readonly channels: number;

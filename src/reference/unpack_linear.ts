@@ -1,7 +1,8 @@
 import { checkInteger } from "../checks.ts";
 import { checkLength } from "./arrays.ts";
 
-interface Channels {
+/** Channels in `count` stretches of `width`. */
+export interface Channels {
   readonly count: number;
   readonly width: number;
 }

@@ -5,6 +5,7 @@ import { patchify, resizeGrid } from "./images.ts";
 import { linear } from "./linear.ts";
 import type { HomShape, Weights } from "./types.ts";
 
+/** Sizes of the classifier. */
 export interface VisionShape extends HomShape {
   readonly ffwExpand: number;
   readonly layers: number;
@@ -15,10 +16,11 @@ export interface VisionShape extends HomShape {
   readonly pooling: "cls" | "none";
 }
 
+/** What the classifier is given. */
 export interface VisionArguments {
   /** [B, C, H, W] */
   readonly image: ArrayLike<number>;
-  /** [B, n]: patches that are seen */
+  /** `[B, n]`, patches that are seen */
   readonly mask?: ArrayLike<number> | undefined;
   readonly batch: number;
   readonly height: number;
