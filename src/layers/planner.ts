@@ -69,11 +69,17 @@ export function momentLayout(config: MomentShape): { expand4: number; stride4: n
 /** lavapipe shares 65,535 loop iterations among all loops of an invocation and then silently stops; half of that leaves room. */
 export const MAX_INNER_STEPS = 30_000;
 
+/** Loop iterations of 8 rows of a tile that is turned and activated. */
+const TURN_STEPS = 48;
+
 /** Tokens of a block: the tuned number, halved until an invocation's inner steps stay under MAX_INNER_STEPS. */
-export function blockTokensFor(tuned: number, config: Pick<PlanConfig, "dim" | "order">): number {
+export function blockTokensFor(tuned: number, config: Pick<PlanConfig, "dim" | "order" | "pom">): number {
   let tokens = tuned;
   const { rows } = TILES["8x4"];
-  while (tokens > rows && (tokens / rows) * config.order * Math.ceil(config.dim / 4) > MAX_INNER_STEPS) tokens /= 2;
+  const { dim, order, pom } = config;
+  // The large tile walks its rows in loops for every power, and for a rotation.
+  const steps = Math.ceil(dim / 4) + (pom ? rows * pom.degree + TURN_STEPS : 0);
+  while (tokens > rows && (tokens / rows) * order * steps > MAX_INNER_STEPS) tokens /= 2;
   return tokens;
 }
 
