@@ -12,7 +12,8 @@
 // HEAD_COLUMNS columns of 4 channels, all in registers. Tiles of the future are skipped.
 // Cost for T queries and n keys a head: 4·T·n·d FLOPs (half of it with `causal`); reads the keys and values T / TILE_QUERIES times, writes T·d.
 // Lost, for heads of 64 on SwiftShader and lavapipe: 4 keys a lane instead of 8 (1.15 times the time), and 4 queries too, with the largest score
-// and the sum of a row taken by two lanes each, four barriers for 32 keys (1.2 and 1.35 times).
+// and the sum of a row taken by two lanes each, four barriers for 32 keys (1.2 and 1.35 times). 8 queries a lane instead of 4 take 0.8 of the
+// time there, and twice as long to compile (3 s on SwiftShader, 10 s on lavapipe); a GPU would rather have more workgroups.
 
 struct Shape {
   heads: u32,
@@ -125,10 +126,8 @@ fn add_column(z: vec4f, m: mat4x4f, x: vec4f) -> vec4f {
 }
 
 fn load_y(rows: vec4u, column: u32) -> mat4x4f {
-  if (shape.accumulate == 0u || column >= shape.head4) {
-    return mat4x4f();
-  }
-  return mat4x4f(y[rows.x + column], y[rows.y + column], y[rows.z + column], y[rows.w + column]);
+  let c = min(column, shape.head4 - 1u);
+  return mat4x4f(y[rows.x + c], y[rows.y + c], y[rows.z + c], y[rows.w + c]);
 }
 
 fn store_y(rows: vec4u, column: u32, m: mat4x4f, row: u32) {
@@ -184,14 +183,34 @@ fn main(@builtin(workgroup_id) group: vec3u, @builtin(num_workgroups) grid: vec3
   let value_b = stride + min(column_b, head4 - 1u);
   let value_c = stride + min(column_c, head4 - 1u);
   let value_d = stride + min(column_d, head4 - 1u);
-  var upper_a = load_y(upper, column_a);
-  var upper_b = load_y(upper, column_b);
-  var upper_c = load_y(upper, column_c);
-  var upper_d = load_y(upper, column_d);
-  var lower_a = load_y(lower, column_a);
-  var lower_b = load_y(lower, column_b);
-  var lower_c = load_y(lower, column_c);
-  var lower_d = load_y(lower, column_d);
+  var upper_a = mat4x4f();
+  var upper_b = mat4x4f();
+  var upper_c = mat4x4f();
+  var upper_d = mat4x4f();
+  var lower_a = mat4x4f();
+  var lower_b = mat4x4f();
+  var lower_c = mat4x4f();
+  var lower_d = mat4x4f();
+  if (shape.accumulate != 0u) {
+    upper_a = load_y(upper, column_a);
+    if (HEAD_COLUMNS > 1u) {
+      upper_b = load_y(upper, column_b);
+    }
+    if (HEAD_COLUMNS > 2u) {
+      upper_c = load_y(upper, column_c);
+      upper_d = load_y(upper, column_d);
+    }
+    if (QUERY_ROWS > 4u) {
+      lower_a = load_y(lower, column_a);
+      if (HEAD_COLUMNS > 1u) {
+        lower_b = load_y(lower, column_b);
+      }
+      if (HEAD_COLUMNS > 2u) {
+        lower_c = load_y(lower, column_c);
+        lower_d = load_y(lower, column_d);
+      }
+    }
+  }
   // Over the lane's own keys.
   var upper_sum = vec4f();
   var lower_sum = vec4f();

@@ -261,7 +261,7 @@ function match<Family extends LayerFamily>(
   const step = stepOf(where, family, solve, options.multipleOf, base);
   const most = Math.floor((limits[solve] ?? 1) / step);
   if (most < 1) throw rangeError(where, "multipleOf", `be at most ${limits[solve]}`, step);
-  const configOf = (i: number) => ({ ...base, layer: family, [solve]: i * step }) as unknown as Extract<LayerCost, { layer: Family }>;
+  const configOf = (i: number) => ({ layer: family, ...base, [solve]: i * step }) as unknown as Extract<LayerCost, { layer: Family }>;
   checkCost(where, "fixed", configOf(1));
   const wanted = costOf(reference);
   // The first size that costs at least as much; one less may be nearer.

@@ -70,7 +70,10 @@ async function solve(layer: Layer, on: Gpu, x: Float32Array<ArrayBuffer>, batch:
   return out.read();
 }
 
-describe.each(KINDS)("%s", (kind) => {
+/** attention.wgsl with 8 queries a lane takes lavapipe 10 s to compile. */
+const SLOW_COMPILER = 120_000;
+
+describe.each(KINDS)("%s", { timeout: SLOW_COMPILER }, (kind) => {
   it.each([
     { dim: 12, heads: 2, features: 64 },
     { dim: 10, heads: 2, features: 90, bias: false },
