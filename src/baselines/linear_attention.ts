@@ -14,7 +14,7 @@ import { type BaselineForwardOptions, type BaselinePlanOptions, type BaselinePla
  * A denominator is kept 1e-30 away from 0.
  *
  * @example
- * const config = { dim: 128, heads: 2, featureMap: "favor", features: 128 };
+ * const config = { dim: 128, heads: 2, featureMap: "favor", features: 128 } as const;
  * const performer = await LinearAttentionLayer.create(gpu, config, { ...projections, ...drawFeatures(config, 1) });
  * const y = performer.forward(x, { causal: true });
  */

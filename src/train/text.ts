@@ -34,7 +34,7 @@ export interface SamplerState extends RandomState {
  * Batches of random stretches of a text. The same seed gives the same batches, and `state` is enough to go on after a pause.
  *
  * @example
- * const sampler = new BatchSampler(train, { batch: 12, length: 64, seed: 1 });
+ * const sampler = new BatchSampler(splitTokens(tokens).train, { batch: 12, length: 64, seed: 1 });
  * const { loss } = await trainer.step(sampler.next(), { batch: 12 });
  */
 export class BatchSampler {
