@@ -24,9 +24,9 @@ export interface PomCost extends Common {
   readonly degree: number;
   readonly expand: number;
   /** Groups of the context projection. Default 1. */
-  readonly groups?: number;
+  readonly nGroups?: number;
   /** Gates, if not one for every channel. */
-  readonly heads?: number;
+  readonly nSelHeads?: number;
 }
 
 /** Softmax attention. */
@@ -66,19 +66,20 @@ const COMMON_KEYS = ["layer", "dim", "ffwExpand", "depth", "bias"];
 /** Keys of a family that are integers, and their largest values. */
 const LIMITS: Readonly<Record<LayerFamily, Readonly<Record<string, number>>>> = {
   hom: { order: 8, orderExpand: 1024 },
-  pom: { degree: 16, expand: 1024, groups: 65_536, heads: 65_536 },
+  pom: { degree: 16, expand: 1024, nGroups: 65_536, nSelHeads: 65_536 },
   attention: { heads: 65_536 },
   linear_attention: { heads: 65_536, features: 4096 },
 };
 const COMMON_LIMITS = { dim: 65_536, ffwExpand: 1024, depth: 1024 };
-const OPTIONAL = ["ffwExpand", "depth", "groups"];
+const OPTIONAL = ["ffwExpand", "depth", "nGroups", "nSelHeads"];
+const FROM_ZERO = ["ffwExpand", "nSelHeads"];
 
 /**
  * FLOPs of a layer, or of `depth` of them, a multiply-add counting 2. Activations, exponentials and the products with gates are not counted. With
  * B, N, D as everywhere, M = k·e·D (HoM) or e·D (PoM), H heads, R features a head:
  *
  * - hom: 2·B·N·D·M + B·N·M·(k-1)/k + B·N·M (projection, expansion, reduction) + 4·B·N·D·M (selection, output)
- * - pom: 2·B·N·D·M / groups + 2·k·B·N·M (polynomial, reduction) + 2·B·N·D·G (G gates: M unless `heads` says fewer) + 2·B·N·D·M
+ * - pom: 2·B·N·D·M / nGroups + 2·k·B·N·M + B·N·M (polynomial, reduction) + 2·B·N·D·G + B·N·M + 2·B·N·D·M (selection by G gates, M unless `nSelHeads` says fewer; output)
  * - attention: 8·B·N·D² + 4·B·N²·D; causal, where row t has t keys: 8·B·N·D² + 2·B·N·(N+1)·D
  * - linear_attention: 8·B·N·D² + 4·B·N·D·R (features of queries and keys; half of it for rfa, whose random vectors have a sine and a cosine each; for Maclaurin features
  *   the mean over the degrees that are drawn, one factor a feature) + 4·B·N·D·R + 3·B·N·H·R (sums and reading them, with the denominators)
@@ -171,7 +172,7 @@ function mixingFlops(config: LayerCost, N: number, causal: boolean): number {
     }
     case "pom": {
       const M = config.expand * D;
-      return (2 * N * D * M) / (config.groups ?? 1) + 2 * config.degree * N * M + 2 * N * D * gatesOf(config) + 2 * N * D * M;
+      return N * M * ((2 * D) / (config.nGroups ?? 1) + 2 * config.degree + 1) + N * (2 * D * gatesOf(config) + M + 2 * D * M);
     }
     case "attention":
       return 8 * N * D * D + (causal ? 2 * N * (N + 1) * D : 4 * N * N * D);
@@ -196,10 +197,10 @@ function mixingParameters(config: LayerCost, bias: boolean): number {
       return 3 * D * M + (bias ? 2 * M + D : 0);
     }
     case "pom": {
-      const { groups = 1, degree } = config;
+      const { nGroups = 1, degree } = config;
       const [M, G] = [config.expand * D, gatesOf(config)];
       // Gates have a bias of their own always; a bias on z exists only beside grouped projections.
-      return (D * M) / groups + D * G + G + degree * M + D * M + (bias ? (groups > 1 ? M : 0) + D : 0);
+      return (D * M) / nGroups + D * G + G + degree * M + D * M + (bias ? (nGroups > 1 ? M : 0) + D : 0);
     }
     default:
       return 4 * D * D + (bias ? 4 * D : 0);
@@ -207,8 +208,8 @@ function mixingParameters(config: LayerCost, bias: boolean): number {
 }
 
 /** Gates of a PoM layer. */
-function gatesOf({ dim, expand, heads = 1 }: PomCost): number {
-  return heads > 1 ? heads : expand * dim;
+function gatesOf({ dim, expand, nSelHeads = 1 }: PomCost): number {
+  return nSelHeads > 1 ? nSelHeads : expand * dim;
 }
 
 function checkShape(where: string, shape: CostShape): Required<CostShape> {
@@ -225,13 +226,12 @@ function checkCost(where: string, argument: string, config: LayerCost): void {
   checkObject(where, argument, config, [...COMMON_KEYS, ...Object.keys(limits), ...(config.layer === "linear_attention" ? ["featureMap"] : [])]);
   const values = config as unknown as Readonly<Record<string, unknown>>;
   for (const [key, max] of Object.entries({ ...COMMON_LIMITS, ...limits })) {
-    const isOptional = OPTIONAL.includes(key) || (config.layer === "pom" && key === "heads");
-    if (values[key] === undefined && isOptional) continue;
-    checkInteger(where, `${argument}.${key}`, values[key], key === "ffwExpand" || (config.layer === "pom" && key === "heads") ? 0 : 1, max);
+    if (values[key] === undefined && OPTIONAL.includes(key)) continue;
+    checkInteger(where, `${argument}.${key}`, values[key], FROM_ZERO.includes(key) ? 0 : 1, max);
   }
   if (config.bias !== undefined && typeof config.bias !== "boolean") throw typeError(where, `${argument}.bias`, "be true or false", config.bias);
   if (config.layer === "attention" || config.layer === "linear_attention") checkDivides(where, `${argument}.heads`, config.heads, config.dim);
-  if (config.layer === "pom") checkDivides(where, `${argument}.groups`, config.groups ?? 1, config.dim);
+  if (config.layer === "pom") checkDivides(where, `${argument}.nGroups`, config.nGroups ?? 1, config.dim);
   if (config.layer !== "linear_attention") return;
   checkOneOf(where, `${argument}.featureMap`, config.featureMap, FEATURE_MAPS);
   if (config.featureMap === "rfa" && config.features % 2 !== 0) throw rangeError(where, `${argument}.features`, "be even for rfa", config.features);
@@ -307,8 +307,8 @@ function stepOf(where: string, family: LayerFamily, solve: string, multipleOf: n
     return base["featureMap"] === "rfa" && step % 2 !== 0 ? 2 * step : step;
   }
   if (solve !== "dim") return given ?? 1;
-  const parts = family === "pom" ? base["groups"] : family === "hom" ? 1 : base["heads"];
-  return leastCommonMultiple(given ?? 4, checkInteger(where, family === "pom" ? "groups" : "heads", parts ?? 1, 1, 65_536));
+  const parts = family === "pom" ? base["nGroups"] : family === "hom" ? 1 : base["heads"];
+  return leastCommonMultiple(given ?? 4, checkInteger(where, family === "pom" ? "nGroups" : "heads", parts ?? 1, 1, 65_536));
 }
 
 function leastCommonMultiple(a: number, b: number): number {

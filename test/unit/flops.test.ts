@@ -2,6 +2,7 @@ import fc from "fast-check";
 import { describe, expect, it } from "vitest";
 import { flops, type LayerCost, type LayerFamily, matchFlops, matchParameters, parameterCount } from "../../src/baselines/flops.ts";
 import { flopsOf } from "../../src/layers/hom_plan.ts";
+import { type PomPlan, pomFlops } from "../../src/layers/pom_plan.ts";
 
 const hom = { layer: "hom", dim: 128, order: 2, orderExpand: 2 } as const;
 const attention = { layer: "attention", dim: 128, heads: 2 } as const;
@@ -37,12 +38,18 @@ describe("flops", () => {
     expect(flops(favor, { length: N, causal: true })).toBe(flops(favor, { length: N }));
   });
 
-  it("of the polynomial mixer, with groups and few gates", () => {
-    const [N, D, e, k] = [50, 12, 2, 3];
-    const M = e * D;
-    const pom = { layer: "pom", dim: D, degree: k, expand: e } as const;
-    expect(flops(pom, { length: N })).toBe(2 * N * D * M + 2 * k * N * M + 2 * N * D * M + 2 * N * D * M);
-    expect(flops({ ...pom, groups: 4, heads: 6 }, { length: N })).toBe((2 * N * D * M) / 4 + 2 * k * N * M + 2 * N * D * 6 + 2 * N * D * M);
+  it("of the polynomial mixer are those of its plan, groups and few gates included", () => {
+    const sizes = { batch: 2, queryLength: 50, contextLength: 50 };
+    for (const [nGroups, gates] of [
+      [1, undefined],
+      [4, 8],
+    ] as const) {
+      const group = nGroups > 1 ? { inputs: 12 / nGroups } : undefined;
+      const pom = { degree: 3, planes: 0, group, ...(gates && { gates: { layout: { stride: gates } } }) } as unknown as PomPlan;
+      const planned = pomFlops({ dim: 12, order: 1, orderExpand: 2, pom }, sizes, false);
+      const layer = { layer: "pom", dim: 12, degree: 3, expand: 2, nGroups, ...(gates && { nSelHeads: gates }) } as const;
+      expect(flops(layer, { length: 50, batch: 2 })).toBe(planned);
+    }
   });
 
   it("add a feed-forward part, and multiply by depth and batch", () => {
@@ -62,7 +69,7 @@ describe("parameterCount", () => {
     // qc_proj [2·M, D], se_bias [M], po_coeff [M, k], ag_proj [D, M]
     expect(parameterCount({ layer: "pom", dim: 16, degree: 3, expand: 2 })).toBe(3 * 32 * 16 + 32 + 3 * 32);
     // po_proj [M, D / G] and bias, se_proj [H, D] and se_bias [H], po_coeff, ag_proj [D, M] and bias
-    const grouped = { layer: "pom", dim: 16, degree: 2, expand: 3, groups: 2, heads: 4, bias: true } as const;
+    const grouped = { layer: "pom", dim: 16, degree: 2, expand: 3, nGroups: 2, nSelHeads: 4, bias: true } as const;
     expect(parameterCount(grouped)).toBe(48 * 8 + 48 + 4 * 16 + 4 + 2 * 48 + 16 * 48 + 16);
   });
 });
@@ -185,8 +192,8 @@ describe("matchFlops and matchParameters", () => {
       [() => flops({ ...hom, heads: 2 } as never, { length: 4 }), /^flops: config must have only the keys .*, got the unknown key "heads"/],
       [() => flops(hom, { length: 4, causal: "yes" as never }), /^flops: causal must be true or false, got "yes"/],
       [
-        () => parameterCount({ layer: "pom", dim: 16, degree: 2, expand: 1, groups: 3 }),
-        /^parameterCount: config.groups must divide the width 16, got 3/,
+        () => parameterCount({ layer: "pom", dim: 16, degree: 2, expand: 1, nGroups: 3 }),
+        /^parameterCount: config.nGroups must divide the width 16, got 3/,
       ],
     ];
     for (const [call, message] of wrong) expect(call).toThrow(message);
