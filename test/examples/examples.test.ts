@@ -136,8 +136,9 @@ describe("examples", () => {
       });
       await page.reload();
       const mix = async () => {
+        const before = await text(page, "output");
         await page.getByRole("button", { name: "Mix 100 tokens" }).click();
-        await page.waitForFunction((before) => (document.querySelector("output")?.textContent ?? "") !== before, await text(page, "output"));
+        await page.waitForFunction((old) => (document.querySelector("output")?.textContent ?? "") !== old, before);
         expect(await text(page, "output")).toMatch(fourNumbers);
       };
       await mix();

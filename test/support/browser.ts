@@ -24,6 +24,7 @@ export async function inPage(url: string, act: (page: Page) => Promise<void>, ex
   const context = await (await launched).newContext();
   try {
     const page = await context.newPage();
+    page.setDefaultTimeout(60_000);
     const problems: string[] = [];
     page.on("pageerror", (error) => problems.push(String(error)));
     page.on("console", (message) => {
