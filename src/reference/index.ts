@@ -36,6 +36,7 @@ export {
   type PomShape,
   pomReference,
 } from "./pom.ts";
+export { clampedLeakyGradient, hardSigmoidGradient, type PomBackwardArguments, type PomGradients, pomBackward } from "./pom_backward.ts";
 export { type PomAppendOptions, PomStream, type PomStreamOptions } from "./pom_stream.ts";
 export { positionFrequencies, positions } from "./positions.ts";
 export { prefixMoments } from "./prefix_moments.ts";

@@ -1,5 +1,5 @@
 import { checkInteger, checkObject, rangeError, raw } from "../checks.ts";
-import { type AggregateArguments, ARGUMENT_KEYS, aggregate } from "./aggregate.ts";
+import { type AggregateArguments, ARGUMENT_KEYS, aggregate, type Emit } from "./aggregate.ts";
 import { loadRow, parameter } from "./arrays.ts";
 import type { TokenExpander } from "./moments.ts";
 import { matvec, projection } from "./projection.ts";
@@ -61,7 +61,7 @@ export function pomMomentDim(where: string, shape: PomShape): number {
 }
 
 /** z = xc·Wᵀ (+ b), grouped or dense. */
-function contextProjection(where: string, params: Weights, shape: PomShape, width: number): (row: Float64Array, z: Float64Array) => void {
+export function contextProjection(where: string, params: Weights, shape: PomShape, width: number): (row: Float64Array, z: Float64Array) => void {
   const { dim, nGroups: groups = 1 } = shape;
   if (groups === 1) {
     const weight = parameter(where, params, "qc_proj.weight", (width + gateCount(shape)) * dim).subarray(0, width * dim);
@@ -80,7 +80,7 @@ function contextProjection(where: string, params: Weights, shape: PomShape, widt
   };
 }
 
-function gateCount(shape: PomShape): number {
+export function gateCount(shape: PomShape): number {
   const { nSelHeads: heads = 1 } = shape;
   return heads > 1 ? heads : shape.expand * shape.dim;
 }
@@ -180,25 +180,37 @@ export function pomSelect(where: string, params: Weights, shape: PomShape, posit
  */
 export function pomReference(shape: PomShape, params: Weights, args: PomArguments): Float64Array {
   const where = "pomReference";
-  checkObject(where, "arguments", args, POM_ARGUMENTS);
   const { dim } = shape;
-  const momentDim = pomMomentDim(where, shape);
-  const { positions, contextPositions = args.context ? undefined : positions, ...rest } = args;
-  const sequences = args.mask && typeof args.mask === "object" && "cuSeqlens" in args.mask ? args.mask.cuSeqlens : undefined;
-  const queries = args.queryLength;
-  const tokens = args.contextLength ?? queries;
-  const select = pomSelect(where, params, shape, positionsOf(where, "positions", shape, positions, args.batch, queries, sequences));
-  const contextAt = positionsOf(where, "contextPositions", shape, contextPositions, args.batch, tokens, sequences);
-  const expand = polynomialExpander(where, params, shape, contextAt);
+  const select = pomSelect(where, params, shape, queryPositions(where, shape, args));
   const row = new Float64Array(dim);
   const out = new Float64Array(args.query?.length ?? 0);
-  aggregate(where, { dim, momentDim, expand, epsilon: 0 }, rest, (start, end, h, base) => {
+  pomMeans(where, shape, params, args, (start, end, h, base) => {
     for (let i = start; i < end; i++) {
       loadRow(args.query, i, row);
       select(i)(row, h, base, out.subarray(i * dim, (i + 1) * dim));
     }
   });
   return out;
+}
+
+/** The (masked) means that the queries read. */
+export function pomMeans(where: string, shape: PomShape, params: Weights, args: PomArguments, emit: Emit): void {
+  checkObject(where, "arguments", args, POM_ARGUMENTS);
+  const momentDim = pomMomentDim(where, shape);
+  const { positions: _, contextPositions: __, ...rest } = args;
+  const expand = polynomialExpander(where, params, shape, tokenPositions(where, shape, args));
+  aggregate(where, { dim: shape.dim, momentDim, expand, epsilon: 0 }, rest, emit);
+}
+
+const sequencesOf = ({ mask }: PomArguments) => (mask && typeof mask === "object" && "cuSeqlens" in mask ? mask.cuSeqlens : undefined);
+
+export function queryPositions(where: string, shape: PomShape, args: PomArguments): PositionOf | undefined {
+  return positionsOf(where, "positions", shape, args.positions, args.batch, args.queryLength, sequencesOf(args));
+}
+
+export function tokenPositions(where: string, shape: PomShape, args: PomArguments): PositionOf | undefined {
+  const { contextPositions = args.context ? undefined : args.positions, contextLength = args.queryLength } = args;
+  return positionsOf(where, "contextPositions", shape, contextPositions, args.batch, contextLength, sequencesOf(args));
 }
 
 /** Where tokens stand: given for one row or for all, or counted from 0 in each row or packed sequence. */

@@ -446,3 +446,15 @@ function floats(tensor: GoldenTensor, key: string): Float32Array {
   if (!(tensor.data instanceof Float32Array)) throw new Error(`golden tensor ${key} is not F32`);
   return tensor.data;
 }
+
+/** What the gradients of a pom or pom_rope case are of, and what they are: by parameter, `query` and, where there is one, `context`. */
+export function pomGoldenGradients(
+  entry: GoldenCase,
+  golden: Golden,
+): { readonly gradOutput: Float32Array; readonly expected: Record<string, Float32Array> } {
+  const expected = entry.grads.map((key) => {
+    const name = key.slice("grad.".length);
+    return [{ "in.xq": "query", "in.xc": "context" }[name] ?? name, floats(golden.tensor(key), key)] as const;
+  });
+  return { gradOutput: floats(golden.tensor("in.G"), "in.G"), expected: Object.fromEntries(expected) };
+}
