@@ -27,6 +27,7 @@ export interface PomGradients {
   readonly params: Record<string, Float64Array>;
 }
 
+/** The call, and the gradient of its output. */
 export interface PomBackwardArguments extends PomArguments {
   /** [B, T, D], the gradient of the output. */
   readonly gradOutput: ArrayLike<number>;
