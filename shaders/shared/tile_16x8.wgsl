@@ -64,19 +64,6 @@ fn tile_prefix(z: Tile, carry: Columns) -> Tile {
   return Tile(a, b, quad_prefix(z.lower_a, a.r7), quad_prefix(z.lower_b, b.r7));
 }
 
-fn tile_row(z: Tile, r: u32, c: u32) -> vec4f {
-  if (r < 8u) {
-    if (c == 0u) {
-      return quad_row(z.a, r);
-    }
-    return quad_row(z.b, r);
-  }
-  if (c == 0u) {
-    return quad_row(z.lower_a, r - 8u);
-  }
-  return quad_row(z.lower_b, r - 8u);
-}
-
 fn tile_gate(z: Tile) -> Tile {
   var v = tile_rows(z);
   for (var i = 0u; i < TILE_ROWS * TILE_COLS4; i++) {
