@@ -8,6 +8,8 @@ import type { Events, GenerateCalls, ModelReport, Settings } from "./worker.ts";
 
 const page = {
   form: element("form", HTMLFormElement),
+  which: element("which", HTMLSelectElement),
+  whichHint: element("which-hint"),
   prompt: element("prompt", HTMLTextAreaElement),
   promptProblem: element("prompt-problem"),
   temperature: element("temperature", HTMLInputElement),
@@ -25,6 +27,18 @@ const page = {
   adapter: element("adapter"),
   model: element("model"),
 };
+/** Checkpoints, and what one should know of them. */
+const MODELS = {
+  fading: {
+    file: "checkpoints/hlm_fading_shakespeare.safetensors",
+    hint: "Trained by this package. What was read long ago counts less, and it writes on for as long as you like.",
+  },
+  original: {
+    file: "checkpoints/hlm_shakespeare.safetensors",
+    hint: "Every character counts the same, for ever. It loses the thread on longer texts.",
+  },
+} as const;
+const which = new URLSearchParams(location.search).get("model") === "original" ? "original" : "fading";
 const progress = new ProgressLine(element("status"));
 
 interface Strand {
@@ -63,7 +77,7 @@ const engine = new Engine<GenerateCalls, Events>({
   },
   async prepare(adapter, again) {
     page.adapter.textContent = adapterName(adapter);
-    const loaded = await engine.call("load", new URL("checkpoints/hlm_shakespeare.safetensors", document.baseURI).href);
+    const loaded = await engine.call("load", new URL(MODELS[which].file, document.baseURI).href);
     const { parameters, layers, dim, order, weightBytes } = loaded;
     page.model.textContent = `${grouped(parameters)} parameters, ${layers} layers of width ${dim} and order ${order}, ${bytes(weightBytes)} on the GPU`;
     for (const [id, { view, settings }] of strands) view.showMemory(await engine.call("begin", id, view.text, settings), settings.window);
@@ -77,6 +91,17 @@ const engine = new Engine<GenerateCalls, Events>({
   },
 });
 
+page.which.value = which;
+page.whichHint.textContent = MODELS[which].hint;
+// A fading memory has nothing to cut off and nothing to start anew.
+page.window.disabled = which === "fading";
+page.refresh.checked = which === "original";
+for (const label of page.refresh.labels ?? []) label.hidden = which === "fading";
+page.which.addEventListener("change", () => {
+  const query = new URLSearchParams(location.search);
+  query.set("model", page.which.value);
+  location.search = query.toString();
+});
 page.prompt.addEventListener("input", checkPrompt);
 page.form.addEventListener("submit", (event) => {
   event.preventDefault();

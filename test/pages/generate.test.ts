@@ -12,7 +12,7 @@ const [[goldenPrompt, { greedy_text: golden }] = ["", { greedy_text: "" }]] = Ob
 /** The page with its model loaded. */
 async function onPage(options: VisitOptions & { query?: string }, act: (page: Page) => Promise<void>): Promise<void> {
   const { query = "", ...rest } = options;
-  await visit(`generate.html${query}`, rest, async ({ page }) => {
+  await visit(`generate.html?model=original${query.replace("?", "&")}`, rest, async ({ page }) => {
     await ready(page);
     await act(page);
   });
@@ -327,6 +327,33 @@ describe("when something is wrong", () => {
       await fill(page, { Characters: "5" });
       await button(page, "Continue").click();
       await page.getByText("Done after 5 characters.").waitFor();
+    });
+  });
+});
+
+describe("the model with fading averages", () => {
+  it("is what the page begins with; it writes on without starting its memory anew", async () => {
+    await visit("generate.html", {}, async ({ page }) => {
+      await ready(page);
+      expect(await page.getByLabel("Model", { exact: true }).inputValue()).toBe("fading");
+      expect(await page.getByLabel("Window", { exact: true }).isDisabled()).toBe(true);
+      expect(await page.getByRole("checkbox").count()).toBe(0);
+      const all = await generate(page, { Characters: "300", Seed: "1" });
+      expect(all).toHaveLength("ROMEO:".length + 300);
+      expect(all).not.toMatch(/(.)\1{7}/);
+      expect(await meter(page, "Tokens seen")).toBe("305");
+      await picture(page, "generate-fading");
+    });
+  });
+
+  it("gives way to the original's when that is chosen", async () => {
+    await visit("generate.html", {}, async ({ page }) => {
+      await ready(page);
+      await page.getByLabel("Model", { exact: true }).selectOption("original");
+      await page.waitForURL("**/generate.html?model=original");
+      await ready(page);
+      expect(await meter(page, "Model")).toContain("1,137,409 parameters");
+      expect(await page.getByLabel("Window", { exact: true }).isEnabled()).toBe(true);
     });
   });
 });
