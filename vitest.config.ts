@@ -88,6 +88,8 @@ export default defineConfig({
           include: ["test/pages/**/*.test.ts"],
           globalSetup: "test/support/serve-demo.ts",
           fileParallelism: false,
+          // They hold pages to deadlines, which other work on the machine can make one miss; what is broken fails twice.
+          retry: 1,
           testTimeout: 120_000,
           hookTimeout: 120_000,
         },
