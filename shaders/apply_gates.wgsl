@@ -10,7 +10,7 @@
 //   rows       [slab rows, k·E]     in: running sums or weighted sums, where the source is one of them; out: gated moments, in place
 //
 // One invocation owns 4 channels of a row. Cost for T rows: reads T gates and moments, writes T·k·E; 3·T·k·E FLOPs at most.
-// Uses row_moments, search_table.
+// Uses gate_of, row_moments, search_table.
 
 struct Shape {
   stride4: u32,
@@ -45,24 +45,6 @@ struct Shape {
 @group(0) @binding(5) var<storage, read> table: array<u32>;
 @group(0) @binding(6) var<storage, read_write> rows: array<vec4f>;
 
-// Channel `channel` of chunk `chunk`; `turns` is where the row's cosines of this chunk begin.
-fn gate_of(row: u32, chunk: u32, channel: u32, turns: u32) -> f32 {
-  let j = min(channel / shape.head_width, shape.chunk_gates - 1u);
-  let first = row * shape.gates_stride + j;
-  let own = gates[first + chunk * shape.chunk_gates];
-  if (shape.planes == 0u) {
-    return own;
-  }
-  let other = gates[first + (chunk ^ 1u) * shape.chunk_gates];
-  let at = turns + j * shape.column_step;
-  let cosine = constants[at];
-  let sine = constants[at + 4u * shape.expand4];
-  if (chunk % 2u == 0u) {
-    return own * cosine - other * sine;
-  }
-  return own * cosine + other * sine;
-}
-
 @compute @workgroup_size(WORKGROUP_SIZE)
 fn main(@builtin(global_invocation_id) id: vec3u, @builtin(num_workgroups) grid: vec3u) {
   let index = id.x + id.y * grid.x * WORKGROUP_SIZE;
@@ -71,19 +53,5 @@ fn main(@builtin(global_invocation_id) id: vec3u, @builtin(num_workgroups) grid:
   if (row >= shape.slab_rows) {
     return;
   }
-  let chunk = col / shape.expand4;
-  let channel = 4u * (col % shape.expand4);
-  var turns = 0u;
-  if (shape.planes != 0u) {
-    let query = query_of_row(row);
-    let position = positions[(query.x * shape.query_length + query.y) * shape.planes + chunk / 2u];
-    turns = 4u * (shape.rotations + 2u * position * shape.expand4);
-  }
-  let s = vec4f(
-    gate_of(row, chunk, channel, turns),
-    gate_of(row, chunk, channel + 1u, turns),
-    gate_of(row, chunk, channel + 2u, turns),
-    gate_of(row, chunk, channel + 3u, turns),
-  );
-  rows[row * shape.stride4 + col] = s * row_moments(row_source(row), col);
+  rows[row * shape.stride4 + col] = gates_of(row, col) * row_moments(row_source(row), col);
 }

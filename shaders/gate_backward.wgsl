@@ -1,7 +1,8 @@
 // Backward of the selection, over a slab of query rows: from the gradient of the gated moments to those of the gates' logits and of the sums that
 // the means were made of. The gates are computed anew.
 //
-//   s = σ(x_t · W_s[c]ᵀ + b_s[c]),   r = s ⊙ h_t,   dlogit = dr ⊙ h_t ⊙ s (1 - s),   dsum = dr ⊙ s / divisor_t;   h_t from row_moments.wgsl
+//   s = gate(l),  l = x_t · W_s[c]ᵀ + b_s[c],   r = s ⊙ h_t,   dlogit = dr ⊙ h_t ⊙ gate'(l),   dsum = dr ⊙ s / divisor_t;   h_t from row_moments.wgsl;
+//   gate' is s (1 - s), or of a hard sigmoid 1 / 6 where |l| < 3
 //
 //   x      [query rows, D]      w [D + 1, 2·k·E]: ho_proj and se_proj, see moments.wgsl
 //   moments, table: see row_moments.wgsl; the divisor is 1 where whole means are read
@@ -67,13 +68,19 @@ fn main(@builtin(global_invocation_id) id: vec3u, @builtin(num_workgroups) grid:
     let base = (row + r) * shape.gradients_stride4;
     for (var c = 0u; c < min(TILE_COLS4, stride4 - col); c++) {
       let logit = tile_at(&logits, r, c);
-      let s = sigmoid(logit);
+      let s = gate(logit);
       let dr = gradients[base + shape.logits_at4 + col + c];
       if (shape.has_selection != 0u) {
         let h = row_moments(at, col + c);
         rows[(row + r) * stride4 + col + c] = s * h;
-        // 1 - s, without the cancellation.
-        gradients[base + shape.logits_at4 + col + c] = dr * h * s * sigmoid(-logit);
+        var dlogit = dr * h;
+        if (GATE == GATE_HARD_SIGMOID) {
+          dlogit = select(vec4f(), dlogit / 6.0, abs(logit) < vec4f(3.0));
+        } else {
+          // 1 - s, without the cancellation.
+          dlogit = dlogit * s * sigmoid(-logit);
+        }
+        gradients[base + shape.logits_at4 + col + c] = dlogit;
       }
       if (shape.has_sums != 0u) {
         gradients[base + shape.sums_at4 + col + c] = dr * s * share;

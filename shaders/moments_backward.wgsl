@@ -5,24 +5,15 @@
 //   dm_k = g_k,  dm_i = g_i + dm_(i+1) ⊙ z_(i+1),  du_i = dm_i ⊙ m_(i-1) ⊙ act'(u_i);   g: the token's weight times the gradient of its sum
 //
 //   x      [tokens, D]              w [D + 1, 2·k·E]: ho_proj and se_proj, see moments.wgsl
-//   sums   [segments, k·E]          gradients of the sums of segments, or what the blocks after each one add to a causal token
-//   table  lengths, or cu_seqlens   weights [tokens]: padding mask
+//   sums, table: see token_source.wgsl
 //   rows   [slab rows, rows_stride] k·E of each are used; in: the causal sums inside blocks (sum_gradients.wgsl), or the gradients of the tokens'
 //                                   moments, where the source is one of them; out: du
 //
 // One invocation owns a tile of tokens x channels of every order. Cost for n tokens: reads n·D, k·E·D weights and n·k·E, writes n·k·E;
 // 2·n·D·k·E FLOPs.
-// Uses tile, load_x, load_w, activations, activation_gradients, search_table.
+// Uses tile, load_x, load_w, activations, activation_gradients, token_source, search_table.
 
 const MAX_ORDER: u32 = 8u;
-
-const SOURCE_SEGMENT: u32 = 0u; // sums[segment]: unmasked, padding, lengths, block-causal
-const SOURCE_PACKED: u32 = 1u; // sums[segment], the segment found in table
-const SOURCE_PREFIX: u32 = 2u; // rows[row] + sums[block]: causal, and block-causal in blocks of 2, 4, 8
-const SOURCE_ROW: u32 = 3u; // rows[row]: full masks
-
-const WEIGHTS_PADDING: u32 = 1u;
-const WEIGHTS_LENGTHS: u32 = 2u;
 
 struct Shape {
   inner: u32,
@@ -48,7 +39,7 @@ struct Shape {
   segment_length: u32,
   packed_segments: u32,
   weighting: u32,
-  weights_offset: u32,
+  table_offset: u32,
 }
 
 @group(0) @binding(0) var<uniform> shape: Shape;
@@ -56,44 +47,7 @@ struct Shape {
 @group(0) @binding(2) var<storage, read> w: array<WElement>;
 @group(0) @binding(3) var<storage, read> sums: array<vec4f>;
 @group(0) @binding(4) var<storage, read> table: array<u32>;
-@group(0) @binding(5) var<storage, read> weights: array<f32>;
-@group(0) @binding(6) var<storage, read_write> rows: array<vec4f>;
-
-// Where a token's gradients are, found once for all its channels.
-struct TokenSource {
-  sums_base: u32,
-  from_rows: bool,
-  from_sums: bool,
-  weight: f32,
-}
-
-fn token_source(row: u32) -> TokenSource {
-  let batch_row = shape.first_batch_row + row / shape.slab_tokens;
-  let token = shape.first_token + row % shape.slab_tokens;
-  var weight = 1.0;
-  if (shape.weighting == WEIGHTS_PADDING) {
-    weight = weights[shape.weights_offset + row];
-  } else if (shape.weighting == WEIGHTS_LENGTHS) {
-    weight = select(0.0, 1.0, token < table[batch_row]);
-  }
-  switch shape.source {
-    case SOURCE_PACKED: {
-      let segment = search_table(0u, shape.packed_segments, token) - shape.first_segment;
-      return TokenSource(segment * shape.stride4, false, true, weight);
-    }
-    case SOURCE_PREFIX: {
-      let block = row / shape.slab_tokens * shape.slab_blocks + row % shape.slab_tokens / shape.block_tokens;
-      return TokenSource(block * shape.stride4, true, true, weight);
-    }
-    case SOURCE_ROW: {
-      return TokenSource(0u, true, false, weight);
-    }
-    default: {
-      let segment = batch_row * shape.segments_per_row + token / shape.segment_length - shape.first_segment;
-      return TokenSource(segment * shape.stride4, false, true, weight);
-    }
-  }
-}
+@group(0) @binding(5) var<storage, read_write> rows: array<vec4f>;
 
 @compute @workgroup_size(WORKGROUP_SIZE)
 fn main(@builtin(global_invocation_id) id: vec3u, @builtin(num_workgroups) grid: vec3u) {
@@ -131,14 +85,7 @@ fn main(@builtin(global_invocation_id) id: vec3u, @builtin(num_workgroups) grid:
       var from_above = vec4f();
       for (var left = order; left > 0u; left--) {
         let i = left - 1u;
-        var gradient = vec4f();
-        if (at.from_rows) {
-          gradient = rows[base + i * expand4];
-        }
-        if (at.from_sums) {
-          gradient += sums[at.sums_base + i * expand4 + channel + c];
-        }
-        gradient = at.weight * gradient + from_above;
+        let gradient = token_gradient(at, row + r, i * expand4 + channel + c) + from_above;
         from_above = gradient * activate(u[own + i]);
         // A token of weight 0 is not looked at: what lies there, times 0, could be NaN.
         rows[base + i * expand4] = select(gradient * below[i] * activate_gradient(u[own + i]), vec4f(), at.weight == 0.0);

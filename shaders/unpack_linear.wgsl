@@ -3,21 +3,25 @@
 //   weight[o, i] = packed[row of i, column of o],   bias[o] = packed[last row, column of o]
 //
 //   packed [inner padded + 1, stride]     channels: counts of `width`, `padded` apart, see src/layers/params.ts
-//   weight [outer, inner]      bias [outer] (written when has_bias)
+//   weight, from weight_first on: [outer, inner], of channels from first_outer and first_inner on
+//   bias   [all outer channels] (written when has_bias)
 //
 // One invocation owns one number. Cost: reads and writes outer·(inner + 1).
 
 struct Shape {
   outer: u32,
+  first_outer: u32,
   outer_width: u32,
   outer_padded: u32,
   first_column: u32,
   inner: u32,
+  first_inner: u32,
   inner_width: u32,
   inner_padded: u32,
   bias_row: u32,
   stride: u32,
   has_bias: u32,
+  weight_first: u32,
 }
 
 @group(0) @binding(0) var<uniform> shape: Shape;
@@ -34,10 +38,11 @@ fn main(@builtin(global_invocation_id) id: vec3u, @builtin(num_workgroups) grid:
   let index = id.x + id.y * grid.x * WORKGROUP_SIZE;
   let size = shape.outer * shape.inner;
   if (index < size) {
-    let i = index % shape.inner;
+    let i = shape.first_inner + index % shape.inner;
     let row = i / shape.inner_width * shape.inner_padded + i % shape.inner_width;
-    weight[index] = packed[row * shape.stride + column_of(index / shape.inner)];
+    weight[shape.weight_first + index] = packed[row * shape.stride + column_of(shape.first_outer + index / shape.inner)];
   } else if (shape.has_bias != 0u && index - size < shape.outer) {
-    bias[index - size] = packed[shape.bias_row * shape.stride + column_of(index - size)];
+    let o = shape.first_outer + index - size;
+    bias[o] = packed[shape.bias_row * shape.stride + column_of(o)];
   }
 }

@@ -1,2 +1,3 @@
-/** The layer without its backward pass, for pages that count bytes. */
+/** The layers without their backward passes, for pages that count bytes. */
 export { HomLayer } from "./layers/hom.ts";
+export { PomLayer } from "./layers/pom.ts";

@@ -29,6 +29,12 @@ fn silu_gradient(v: vec4f) -> vec4f {
   return sigmoid(b) * fma(b, sigmoid(-b), vec4f(1.0));
 }
 
+// The clamps pass gradients at their very ends, and 0 belongs to the lower slope, as in the original.
+fn leaky_clamp_gradient(v: vec4f) -> vec4f {
+  let slope = select(vec4f(0.01), vec4f(1.0), v > vec4f());
+  return select(slope, vec4f(), (v > vec4f(6.0)) | (v < vec4f(-10.0)));
+}
+
 fn activate_gradient(v: vec4f) -> vec4f {
   if (ACTIVATION == ACTIVATION_GELU) {
     return gelu_gradient(v);
@@ -41,6 +47,9 @@ fn activate_gradient(v: vec4f) -> vec4f {
   }
   if (ACTIVATION == ACTIVATION_SILU) {
     return silu_gradient(v);
+  }
+  if (ACTIVATION == ACTIVATION_LEAKY_CLAMP) {
+    return leaky_clamp_gradient(v);
   }
   return vec4f(1.0);
 }

@@ -6,12 +6,17 @@
 
 var<private> x_first: u32 = 0u;
 
-fn polynomial(row: u32, last: u32, col: u32) -> Tile {
+fn project(row: u32, last: u32, col: u32) -> Tile {
   if (shape.group4 != 0u) {
     x_first = col / shape.group4 * x_part();
   }
-  let a = tile_activate(tile_linear(row, last, col, shape.inner4, shape.w_stride4));
+  let z = tile_linear(row, last, col, shape.inner4, shape.w_stride4);
   x_first = 0u;
+  return z;
+}
+
+fn polynomial(row: u32, last: u32, col: u32) -> Tile {
+  let a = tile_activate(project(row, last, col));
   var p = tile_multiply(a, tile_coefficients(shape.degree - 1u, col));
   for (var j = shape.degree - 1u; j > 0u; j--) {
     p = tile_horner(p, a, j - 1u, col);

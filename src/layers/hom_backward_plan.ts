@@ -4,19 +4,29 @@ import { planGateBackward } from "../ops/gate_backward.ts";
 import { planLinear } from "../ops/linear.ts";
 import { planMaskMoments } from "../ops/mask_moments.ts";
 import { planMergeMoments } from "../ops/merge_moments.ts";
-import { type GradientSource, planMomentsBackward } from "../ops/moments_backward.ts";
+import { planMomentsBackward } from "../ops/moments_backward.ts";
 import { bindRows, EMPTY, type Rows } from "../ops/op.ts";
 import { planScanGradients } from "../ops/scan_gradients.ts";
 import { planScanMoments } from "../ops/scan_moments.ts";
 import { planScanSegments } from "../ops/scan_segments.ts";
 import { planSumGradients } from "../ops/sum_gradients.ts";
 import { planTranspose } from "../ops/transpose.ts";
-import { RANGE_REGULAR, SOURCE_MEAN, SOURCE_PACKED, SOURCE_PREFIX, SOURCE_ROW, SOURCE_SEGMENT, type TokenBlocks } from "../ops/types.ts";
+import {
+  type GradientSource,
+  type MomentSource,
+  RANGE_REGULAR,
+  SOURCE_MEAN,
+  SOURCE_PACKED,
+  SOURCE_PREFIX,
+  SOURCE_ROW,
+  SOURCE_SEGMENT,
+  type TokenBlocks,
+} from "../ops/types.ts";
 import type { GpuLimits } from "../runtime/gpu.ts";
 import { BIND_ALIGNMENT, GROUP, type Slot, type Step } from "../runtime/kernel.ts";
 import type { Tuning } from "../runtime/tuning.ts";
 import { type HomPlan, type MaskPlan, merger } from "./hom_plan.ts";
-import { firstBlocks, type HomPlanConfig, MAX_INNER_STEPS, momentLayout, Planner, type Source } from "./planner.ts";
+import { firstBlocks, type HomPlanConfig, MAX_INNER_STEPS, momentLayout, type PlanConfig, Planner, type Source } from "./planner.ts";
 import { weightGradientSteps } from "./weight_gradient.ts";
 
 /**
@@ -84,15 +94,8 @@ export function planHomTranspose(config: Pick<HomPlanConfig, "dim" | "order" | "
 
 /** The dispatches of the layer's backward pass. Pure: nothing here touches a GPU. */
 export function planHomBackward(config: HomPlanConfig, tuning: Tuning, limits: GpuLimits, call: HomBackwardCall): HomPlan {
-  const plan = new BackwardPlanner(config, tuning, limits, call);
-  const { mask } = call;
-  if (config.decay) plan.decayed();
-  else if (mask.kind === "causal") plan.causal(mask.ahead, call.queryMask ?? false);
-  else if (mask.kind === "blockCausal") plan.blockCausal(mask.block);
-  else if (mask.kind === "full") plan.fullMask(mask.batch);
-  else if (mask.kind === "packed") plan.packed(mask.cuSeqlens);
-  else plan.means(mask.kind);
-  return { steps: plan.p.steps, scratch: plan.p.scratch, flops: backwardFlopsOf(config, call) };
+  const { steps, scratch } = new HomBackwardPlanner(config, tuning, limits, call, transposedWeights(config)).plan();
+  return { steps, scratch, flops: backwardFlopsOf(config, call) };
 }
 
 /** Multiply-adds count 2. Gradients that are computed twice, in slabs of a long causal row, count once. */
@@ -105,7 +108,7 @@ export function backwardFlopsOf(config: HomPlanConfig, call: Pick<HomBackwardCal
 }
 
 /** Tokens or queries [start, start + length) of `rows` batch rows: whole ones, or a part of one. */
-interface Stretch {
+export interface Stretch {
   readonly row: number;
   readonly rows: number;
   readonly start: number;
@@ -116,7 +119,7 @@ interface Stretch {
  * Rows of gradients, one a token or query. The gradients of the sums that a query reads become those of a token's projection: they have the first
  * columns, those of the logits the last.
  */
-interface Gradients {
+export interface Gradients {
   readonly slot: Slot;
   readonly stride4: number;
   readonly logitsAt4: number;
@@ -130,37 +133,103 @@ interface SummedSegments {
   readonly segmentLength: number;
 }
 
+/** Transposed weights: of the context's projection, or its groups, of the gates, and of the output. */
+export interface TransposedWeights {
+  readonly ho: Slot;
+  readonly se: Slot;
+  readonly ag: Slot;
+}
+
+/** A slab of queries on the way through their gates. */
+export interface GatedSlab {
+  readonly x: Rows;
+  readonly from: MomentSource;
+  readonly rows: Slot;
+  readonly selection: boolean;
+  readonly gradients: Slot;
+  readonly gradientsStride4: number;
+  readonly logitsAt4: number;
+  readonly sumsAt4: number | undefined;
+}
+
+/** A slab of tokens on the way through their moments, the first of them token `first` of all batch rows. */
+export interface TokenSlab {
+  readonly first: number;
+  readonly count: number;
+  readonly from: GradientSource;
+  readonly rows: Slot;
+  readonly rowsStride4: number;
+}
+
 /**
  * Collects the dispatches. Half of the scratch budget holds a slab's rows, a quarter of the rest partial sums of weight gradients, and the rest sums of
  * moments and of their gradients. Where a slab holds all that depends on one another, everything is computed once; a causal row that is longer is walked
  * twice, forward for what depends on the moments before a token, and backward for what depends on the queries after it.
  */
-class BackwardPlanner {
+export abstract class BackwardPlanner {
   /** Plans the sums of moments, with half of the budget. */
-  readonly p: Planner;
-  readonly #config: HomPlanConfig;
-  readonly #call: HomBackwardCall;
+  protected readonly p: Planner;
+  protected readonly call: HomBackwardCall;
+  readonly #config: PlanConfig;
   readonly #self: boolean;
   /** Queries that an invocation adds up, where segments are not packed. */
   readonly #queryBlock: number;
-  readonly #back: ReturnType<typeof transposedWeights>;
+  readonly #back: TransposedWeights;
   readonly #written = new Set<string>();
 
-  constructor(config: HomPlanConfig, tuning: Tuning, limits: GpuLimits, call: HomBackwardCall) {
+  constructor(config: PlanConfig, tuning: Tuning, limits: GpuLimits, call: HomBackwardCall, back: TransposedWeights) {
     this.#config = config;
-    this.#call = call;
+    this.call = call;
     this.#self = call.gradContext === undefined;
     this.p = new Planner({ ...config, scratchBudget: config.scratchBudget / 2 }, tuning, limits, { ...call, out: 0, residual: undefined });
-    this.#back = transposedWeights(config);
+    this.#back = back;
     this.#queryBlock = 2 ** Math.floor(Math.log2(Math.min(this.p.blockTokens, this.#capacity(3))));
+  }
+
+  /** Gates computed anew, and what goes back through them. */
+  protected abstract throughGates(slab: GatedSlab): Step[];
+
+  /** Moments computed anew, and what goes back through them: the gradients of the projection's outputs, in place of those of the moments. */
+  protected abstract throughMoments(slab: TokenSlab): Step[];
+
+  /** Where gradients of the logits lie after `throughGates`. Default: at their columns of the gradients. */
+  protected logits({ slot, stride4, logitsAt4 }: Gradients, count: number): Rows {
+    return this.columns(slot, stride4, logitsAt4, count);
+  }
+
+  /** Adds to the gradients of the gates' weights. Default: the columns of the projections beside those of the moments. */
+  protected gateGradient(x: Rows, dlogit: Rows, accumulate: boolean): void {
+    this.#projectionGradient(x, dlogit, 4 * this.p.stride4, accumulate);
+  }
+
+  /** Groups of the context's projection: of x, of its gradient's columns, and their transposed weights. Default: one of everything. */
+  protected groups(): readonly { readonly inputs: number; readonly columns: number; readonly back: Slot }[] {
+    return [{ inputs: this.#config.dim, columns: 4 * this.p.stride4, back: this.#back.ho }];
+  }
+
+  /** Whether moments and gates are columns of one matrix, whose gradients are computed at once where they can be. */
+  protected get sideBySide(): boolean {
+    return true;
+  }
+
+  /** The dispatches of the call. */
+  plan(): Pick<HomPlan, "steps" | "scratch"> {
+    const { mask, queryMask = false } = this.call;
+    if (this.#config.decay) this.#decayed();
+    else if (mask.kind === "causal") this.#causal(mask.ahead, queryMask);
+    else if (mask.kind === "blockCausal") this.#blockCausal(mask.block);
+    else if (mask.kind === "full") this.#fullMask(mask.batch);
+    else if (mask.kind === "packed") this.#packed(mask.cuSeqlens);
+    else this.#means(mask.kind);
+    return this.p;
   }
 
   // ---- masks ----
 
   /** Unmasked, padding and lengths: one mean a batch row. */
-  means(kind: "none" | "padding" | "lengths"): void {
+  #means(kind: "none" | "padding" | "lengths"): void {
     const { p } = this;
-    const { batch, queryLength, contextLength } = this.#call;
+    const { batch, queryLength, contextLength } = this.call;
     const most = Math.min(
       Math.floor(p.sumRows / Math.ceil(contextLength / p.blockTokens)),
       Math.floor(p.sumRows / Math.ceil(queryLength / this.#queryBlock)),
@@ -189,9 +258,9 @@ class BackwardPlanner {
   }
 
   /** Sums of the mask's blocks, scanned forward to means, and the gradients of the means backward. */
-  blockCausal(block: number): void {
+  #blockCausal(block: number): void {
     const { p } = this;
-    const { batch, contextLength } = this.#call;
+    const { batch, contextLength } = this.call;
     const segments = Math.ceil(contextLength / block);
     const group = Math.min(GROUP, Math.ceil(Math.min(block, contextLength) / p.blockTokens));
     const half = Math.floor(p.sumRows / 2);
@@ -265,7 +334,7 @@ class BackwardPlanner {
     }
   }
 
-  packed(cu: Uint32Array): void {
+  #packed(cu: Uint32Array): void {
     const { p } = this;
     const at = (array: Uint32Array, i: number) => array[i] ?? 0;
     const segments = cu.length - 1;
@@ -334,9 +403,9 @@ class BackwardPlanner {
     );
   }
 
-  causal(ahead: number, queryMask: boolean): void {
+  #causal(ahead: number, queryMask: boolean): void {
     const { p } = this;
-    const { batch, contextLength } = this.#call;
+    const { batch, contextLength } = this.call;
     const blockTokens = p.prefixBlockTokens;
     const table: Slot | undefined = queryMask ? { buffer: "table", offset: 0, size: batch * contextLength * 4 } : undefined;
     // Of the sums that a batch row takes, the running ones are two rows, and those of blocks one more than its tokens would make alone.
@@ -417,9 +486,9 @@ class BackwardPlanner {
   }
 
   /** Causal means in which tokens fade: a scan forward to the means, one backward through them. */
-  decayed(): void {
+  #decayed(): void {
     const { p } = this;
-    const { batch, contextLength, mask, queryMask } = this.#call;
+    const { batch, contextLength, mask, queryMask } = this.call;
     if (mask.kind !== "causal" || mask.ahead !== 1 || queryMask) throw new Error(`planHomBackward: decayed means are causal, got mask ${mask.kind}`);
     const wholeRows = contextLength > MAX_INNER_STEPS ? 0 : Math.min(batch, Math.floor(p.sumRows / DECAY_ROWS), this.#wholeRows(contextLength, 3));
     const rowsAtOnce = Math.max(1, wholeRows);
@@ -467,9 +536,9 @@ class BackwardPlanner {
   }
 
   /** Every query has weights of its own: slabs of queries by slabs of tokens. */
-  fullMask(maskBatch: number): void {
+  #fullMask(maskBatch: number): void {
     const { p } = this;
-    const { batch, queryLength, contextLength } = this.#call;
+    const { batch, queryLength, contextLength } = this.call;
     const maxQueries = Math.max(1, Math.min(this.#slab(3), Math.floor(p.maxBinding / (contextLength * 4))));
     const tokenRows = Math.floor(Math.min(this.#config.scratchBudget / 4, p.maxBinding) / p.rowBytes);
     const maxTokens = p.wholeSlab(Math.min(tokenRows, p.slabRows, p.bindTokens, MAX_INNER_STEPS * 4));
@@ -507,7 +576,7 @@ class BackwardPlanner {
         const slot = p.scratchSlot("tokens", bytes);
         slabs.forEach((q, i) => {
           const { slot: from, stride4 } = kept ?? this.#sumsOnly(q, sourceOf(q));
-          this.#weights(maskOf(q, t), this.#columns(from, stride4, 0, q.length), slot, 4 * p.stride4, 0, i > 0, false);
+          this.weights(maskOf(q, t), this.columns(from, stride4, 0, q.length), slot, 4 * p.stride4, 0, i > 0, false);
         });
         const gradients: Gradients = { slot, stride4: p.stride4, logitsAt4: 0 };
         this.#momentsBackward(t, { source: SOURCE_ROW, sums: EMPTY }, gradients);
@@ -592,17 +661,15 @@ class BackwardPlanner {
     const count = s.rows * s.length;
     p.steps.push(
       planLinear({
-        x: this.#queryRows("gradOut", this.#call.gradOut, s),
+        x: this.#queryRows("gradOut", this.call.gradOut, s),
         w: this.#back.ag,
         weightDtype: "f32",
-        y: this.#columns(slot, stride4, logitsAt4, count),
+        y: this.columns(slot, stride4, logitsAt4, count),
         tile,
         maxWorkgroups,
       }),
-      planGateBackward({
-        x: this.#queryRows("query", this.#call.query, s),
-        w: p.projections,
-        stride4: p.stride4,
+      ...this.throughGates({
+        x: this.#queryRows("query", this.call.query, s),
         from: p.momentSource({ firstBatchRow: s.row, batchRows: s.rows, firstQuery: s.start, queries: s.length }, source),
         rows,
         selection,
@@ -610,15 +677,13 @@ class BackwardPlanner {
         gradientsStride4: stride4,
         logitsAt4,
         sumsAt4: sums ? 0 : undefined,
-        tile,
-        maxWorkgroups,
       }),
     );
   }
 
   #momentsBackward(s: Stretch, from: TokenSource, { slot, stride4 }: Gradients): void {
     const { p } = this;
-    const { batch, contextLength } = this.#call;
+    const { batch, contextLength } = this.call;
     const first = s.row * contextLength + s.start;
     const count = s.rows * s.length;
     const { kind = "none" } = from;
@@ -626,8 +691,8 @@ class BackwardPlanner {
     const source: GradientSource = {
       source: from.source,
       sums: from.sums,
-      table: kind === "lengths" ? { buffer: "table", offset: 0, size: batch * 4 } : from.table,
-      weights: weights && { slot: weights.slot, first: weights.offset },
+      table: weights?.slot ?? (kind === "lengths" ? { buffer: "table", offset: 0, size: batch * 4 } : from.table),
+      tableOffset: weights?.offset,
       uniforms: {
         first_batch_row: s.row,
         first_token: s.start,
@@ -641,18 +706,13 @@ class BackwardPlanner {
         weighting: ["none", "padding", "lengths"].indexOf(kind),
       },
     };
-    const { activation, order } = this.#config;
-    const { expand4, tile, maxWorkgroups } = p;
-    const x = p.contextRows(first, count);
-    p.steps.push(
-      planMomentsBackward({ x, w: p.projections, activation, order, expand4, from: source, rows: slot, rowsStride4: stride4, tile, maxWorkgroups }),
-    );
+    p.steps.push(...this.throughMoments({ first, count, from: source, rows: slot, rowsStride4: stride4 }));
   }
 
   /** Adds gradients of queries up to those of their segments. One segment may come in several slabs. */
   #sumSegments(s: Stretch, a: SummedSegments, gradients: Gradients, sums: Slot, first: boolean, divisor?: number | { slot: Slot }): void {
     const { p } = this;
-    const { queryLength } = this.#call;
+    const { queryLength } = this.call;
     const start = (a.firstSegment % a.segmentsPerRow) * a.segmentLength;
     if (a.segments === 1) {
       this.#sumBlocks(s.start - start, s.length, gradients, sums, first, a.firstSegment, divisor);
@@ -737,8 +797,8 @@ class BackwardPlanner {
   #both(s: Stretch, gradients: Gradients): void {
     const { p } = this;
     const { slot, stride4, logitsAt4 } = gradients;
-    const adds = (name: string) => this.#call.accumulate === true || this.#written.has(name);
-    if (!this.#self || adds("ho") !== adds("se")) {
+    const adds = (name: string) => this.call.accumulate === true || this.#written.has(name);
+    if (!this.#self || !this.sideBySide || adds("ho") !== adds("se")) {
       this.#queryGradients(s, gradients);
       this.#contextGradients(s, gradients);
       return;
@@ -746,29 +806,34 @@ class BackwardPlanner {
     const count = s.rows * s.length;
     const accumulate = adds("ho");
     this.#written.add("ho").add("se");
-    const both: Rows = { ...this.#columns(slot, stride4, 0, count), length: 8 * p.stride4 };
-    this.#projectionGradient(this.#queryRows("query", this.#call.query, s), both, 0, accumulate);
-    this.#gradQuery(s, this.#columns(slot, stride4, logitsAt4, count));
-    this.#gradContext(s, this.#columns(slot, stride4, 0, count));
+    const both: Rows = { ...this.columns(slot, stride4, 0, count), length: 8 * p.stride4 };
+    this.#projectionGradient(this.#queryRows("query", this.call.query, s), both, 0, accumulate);
+    this.#gradQuery(s, this.columns(slot, stride4, logitsAt4, count));
+    this.#gradContext(s, this.columns(slot, stride4, 0, count));
   }
 
-  #queryGradients(s: Stretch, { slot, stride4, logitsAt4 }: Gradients): void {
-    const dlogit = this.#columns(slot, stride4, logitsAt4, s.rows * s.length);
-    this.#projectionGradient(this.#queryRows("query", this.#call.query, s), dlogit, 4 * this.p.stride4, this.#accumulates("se"));
+  #queryGradients(s: Stretch, gradients: Gradients): void {
+    const dlogit = this.logits(gradients, s.rows * s.length);
+    this.gateGradient(this.#queryRows("query", this.call.query, s), dlogit, this.#accumulates("se"));
     this.#gradQuery(s, dlogit);
   }
 
   #contextGradients(s: Stretch, { slot, stride4 }: Gradients): void {
-    const { contextLength } = this.#call;
     const count = s.rows * s.length;
-    const du = this.#columns(slot, stride4, 0, count);
-    this.#projectionGradient(this.p.contextRows(s.row * contextLength + s.start, count), du, 0, this.#accumulates("ho"));
+    const du = this.columns(slot, stride4, 0, count);
+    const { part: _, ...x } = this.p.contextRows(s.row * this.call.contextLength + s.start, count);
+    const accumulate = this.#accumulates("ho");
+    this.groups().forEach(({ inputs, columns }, i) => {
+      const of = { ...x, byteOffset: x.byteOffset + i * inputs * 4, length: inputs };
+      const dy = { ...du, byteOffset: du.byteOffset + i * columns * 4, length: columns };
+      this.#projectionGradient(of, dy, i * columns, accumulate);
+    });
     this.#gradContext(s, du);
   }
 
   #gradQuery(s: Stretch, dlogit: Rows): void {
     const { tile, maxWorkgroups } = this.p;
-    const { residual, gradQuery } = this.#call;
+    const { residual, gradQuery } = this.call;
     this.p.steps.push(
       planLinear({
         x: dlogit,
@@ -785,32 +850,36 @@ class BackwardPlanner {
   /** Where the context is the query, its gradients are added to those that the query already has. */
   #gradContext(s: Stretch, du: Rows): void {
     const { tile, maxWorkgroups } = this.p;
-    const { contextLength, gradContext, gradQuery } = this.#call;
+    const { contextLength, gradContext, gradQuery } = this.call;
     const { dim } = this.#config;
     const view = { length: dim, stride: dim, first: s.row * contextLength + s.start, count: s.rows * s.length };
     const y: Rows =
       gradContext === undefined
         ? { buffer: "gradQuery", byteOffset: gradQuery, ...view }
         : { buffer: "gradContext", byteOffset: gradContext, ...view };
-    this.p.steps.push(planLinear({ x: du, w: this.#back.ho, weightDtype: "f32", y, accumulate: this.#self, tile, maxWorkgroups }));
+    this.groups().forEach(({ inputs, columns, back }, i) => {
+      const x = { ...du, byteOffset: du.byteOffset + i * columns * 4, length: columns };
+      const of = { ...y, byteOffset: y.byteOffset + i * inputs * 4, length: inputs };
+      this.p.steps.push(planLinear({ x, w: back, weightDtype: "f32", y: of, accumulate: this.#self, tile, maxWorkgroups }));
+    });
   }
 
   #agGradient(s: Stretch, rows: Slot): void {
     const { stride4 } = this.p;
-    const gated = this.#columns(rows, stride4, 0, s.rows * s.length);
+    const gated = this.columns(rows, stride4, 0, s.rows * s.length);
     const columns = Math.ceil(this.#config.dim / 4) * 4;
     const gradient: Slot = { buffer: "gradAg", offset: 0, size: (4 * stride4 + 1) * columns * 4 };
-    const dy = this.#queryRows("gradOut", this.#call.gradOut, s);
-    this.#weights(gated, dy, gradient, columns, 0, this.#accumulates("ag"), this.#call.bias ?? true);
+    const dy = this.#queryRows("gradOut", this.call.gradOut, s);
+    this.weights(gated, dy, gradient, columns, 0, this.#accumulates("ag"), this.call.bias ?? true);
   }
 
   #projectionGradient(x: Rows, dy: Rows, first: number, accumulate: boolean): void {
-    const columns = 8 * this.p.stride4;
+    const columns = (this.sideBySide ? 8 : 4) * this.p.stride4;
     const gradient: Slot = { buffer: "gradProjections", offset: 0, size: this.p.projections.size };
-    this.#weights(x, dy, gradient, columns, first, accumulate, this.#call.bias ?? true);
+    this.weights(x, dy, gradient, columns, first, accumulate, this.call.bias ?? true);
   }
 
-  #weights(x: Rows, dy: Rows, gradient: Slot, columns: number, first: number, accumulate: boolean, bias: boolean): void {
+  protected weights(x: Rows, dy: Rows, gradient: Slot, columns: number, first: number, accumulate: boolean, bias: boolean): void {
     const { p } = this;
     const { steps, partialBytes } = weightGradientSteps({
       x,
@@ -832,7 +901,7 @@ class BackwardPlanner {
 
   /** Whether this gradient is added to: always but for the first time, unless the caller wants it then, too. */
   #accumulates(name: "ho" | "se" | "ag"): boolean {
-    const accumulate = this.#call.accumulate === true || this.#written.has(name);
+    const accumulate = this.call.accumulate === true || this.#written.has(name);
     this.#written.add(name);
     return accumulate;
   }
@@ -843,7 +912,7 @@ class BackwardPlanner {
   #capacity(rowsPerToken: 1 | 2 | 3): number {
     const { p } = this;
     const bytes = Math.min(this.#config.scratchBudget / 2 / rowsPerToken, p.maxBinding / (rowsPerToken === 3 ? 2 : 1));
-    return Math.max(1, Math.min(Math.floor(bytes / p.rowBytes), p.bindTokens, MAX_INNER_STEPS * p.prefixBlockTokens));
+    return Math.max(1, Math.min(Math.floor(bytes / (p.rowBytes + p.gateBytes / rowsPerToken)), p.bindTokens, MAX_INNER_STEPS * p.prefixBlockTokens));
   }
 
   /** Tokens of a slab where a larger one would save nothing. */
@@ -859,11 +928,11 @@ class BackwardPlanner {
 
   #queryRows(buffer: string, byteOffset: number, s: Stretch): Rows {
     const { dim } = this.#config;
-    return { buffer, byteOffset, length: dim, stride: dim, first: s.row * this.#call.queryLength + s.start, count: s.rows * s.length };
+    return { buffer, byteOffset, length: dim, stride: dim, first: s.row * this.call.queryLength + s.start, count: s.rows * s.length };
   }
 
   /** One row of moments from column 4·at4 on of every row. */
-  #columns(slot: Slot, stride4: number, at4: number, count: number): Rows {
+  protected columns(slot: Slot, stride4: number, at4: number, count: number): Rows {
     return { buffer: slot.buffer, byteOffset: slot.offset + at4 * 16, length: 4 * this.p.stride4, stride: 4 * stride4, first: 0, count };
   }
 
@@ -892,12 +961,35 @@ class BackwardPlanner {
         first_segment: a.firstSegment,
         segments_per_row: a.segmentsPerRow,
         segment_length: a.segmentLength,
-        row_tokens: this.#call.queryLength,
+        row_tokens: this.call.queryLength,
         token_base: a.base,
         range_mode: RANGE_REGULAR,
         packed_segments: 0,
       },
     };
+  }
+}
+
+/** That of a high-order layer. */
+class HomBackwardPlanner extends BackwardPlanner {
+  readonly #activation: HomPlanConfig["activation"];
+  readonly #order: number;
+
+  constructor(config: HomPlanConfig, ...rest: [Tuning, GpuLimits, HomBackwardCall, TransposedWeights]) {
+    super(config, ...rest);
+    this.#activation = config.activation;
+    this.#order = config.order;
+  }
+
+  protected override throughGates(slab: GatedSlab): Step[] {
+    const { projections: w, stride4, tile, maxWorkgroups } = this.p;
+    return [planGateBackward({ ...slab, w, stride4, tile, maxWorkgroups })];
+  }
+
+  protected override throughMoments({ first, count, ...slab }: TokenSlab): Step[] {
+    const { projections: w, expand4, tile, maxWorkgroups } = this.p;
+    const x = this.p.contextRows(first, count);
+    return [planMomentsBackward({ ...slab, x, w, activation: this.#activation, order: this.#order, expand4, tile, maxWorkgroups })];
   }
 }
 

@@ -1,10 +1,9 @@
-import { checkObject, checkOneOf, raw, typeError } from "../checks.ts";
 import type { Gpu } from "../runtime/gpu.ts";
 import type { Tensor } from "../runtime/tensor.ts";
 import { type HomForwardOptions, HomLayer as InferenceLayer } from "./hom.ts";
 import type { HomConfig, HomParams } from "./hom_config.ts";
-import { type HomGradients, type HomTrainingPass, runBackward, type TrainingCall } from "./hom_training.ts";
-import { checkTensor } from "./tensor_checks.ts";
+import { homTraining } from "./hom_training.ts";
+import { type HomTrainingPass, type TrainedLayer, trainingPass } from "./training.ts";
 
 /** Options of {@link HomLayer.forwardForTraining}. */
 export interface HomTrainingOptions extends Pick<HomForwardOptions, "context" | "mask" | "queryMask"> {}
@@ -40,36 +39,19 @@ export class HomLayer extends InferenceLayer {
    * console.log(await params["ho_proj.weight"].read());
    */
   forwardForTraining(query: Tensor, options: HomTrainingOptions = {}): HomTrainingPass {
-    const where = "HomLayer.forwardForTraining";
-    checkObject(where, "options", options, TRAINING_KEYS);
-    const call = this.check(where, query, options);
-    const { dtype, weightDtype } = this.config;
-    if (dtype !== "f32" || weightDtype !== "f32") {
-      const got = raw(`dtype "${dtype}" and weightDtype "${weightDtype}"`);
-      throw typeError(where, "layer", "have weights and output in f32", got, 'create it with dtype "f32"');
-    }
-    checkOneOf(where, "query's dtype", query.dtype, ["f32"]);
-    checkOneOf(where, "context's dtype", call.context.dtype, ["f32"]);
-    const { resolved, prepared, shape, queryMask = false } = call;
-    const given = { ...(prepared ? {} : resolved.uploads), ...call.uploads };
-    const uploads = Object.fromEntries(Object.entries(given).map(([name, data]) => [name, data.slice()]));
-    const kept = { query, context: options.context, shape, resolved, prepared, uploads, queryMask };
-    const output = this.run(where, call);
-    return { output, backward: (gradOutput) => this.#backward(kept, gradOutput) };
-  }
-
-  #backward(call: TrainingCall, gradOutput: Tensor): HomGradients {
-    const where = "HomLayer.forwardForTraining's backward";
-    const { query, context, shape, prepared } = call;
-    this.checkUsable(where);
-    const likeQuery = (s: readonly number[]) => s.join() === query.shape.join();
-    this.checkTensor(where, "gradOutput", gradOutput, `[${query.shape.join(", ")}]`, likeQuery);
-    checkOneOf(where, "gradOutput's dtype", gradOutput.dtype, ["f32"]);
-    checkTensor(where, "query", query, this.gpu);
-    if (context) checkTensor(where, "context", context, this.gpu);
-    prepared?.check(where, this.gpu, shape, this.blockTokens, this.parts.epsilon);
-    const { buffers, status } = this.parts;
-    const layer = { gpu: this.gpu, config: this.config, weights: buffers, programs: this.programs, status };
-    return runBackward(where, layer, call, gradOutput);
+    const { buffers: weights, name, status, epsilon } = this.parts;
+    const layer: TrainedLayer = {
+      ...homTraining(this.config, this.gpu),
+      name,
+      gpu: this.gpu,
+      dtypes: this.config,
+      weights,
+      programs: this.programs,
+      status,
+      checkUsable: (where) => this.checkUsable(where),
+      checkMask: (where, mask, shape) => mask.check(where, this.gpu, shape, this.blockTokens, epsilon),
+      run: (where, call) => this.run(where, call),
+    };
+    return trainingPass(layer, options, TRAINING_KEYS, (where) => this.check(where, query, options));
   }
 }

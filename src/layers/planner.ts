@@ -158,6 +158,8 @@ export class Planner {
   readonly stride4: number;
   /** Bytes of a row of moments. */
   readonly rowBytes: number;
+  /** Bytes of a query's gates, where they are computed apart. */
+  readonly gateBytes: number;
   readonly blockTokens: number;
   readonly prefixBlockTokens: number;
   /** The largest register tile; one for all lengths, so that a token has the same bits whatever it stands with. */
@@ -169,8 +171,6 @@ export class Planner {
   readonly ag: Slot;
   readonly #fused: boolean;
   readonly #wStride4: number;
-  /** Bytes of a query's gates, where they are computed apart. */
-  readonly #gateBytes: number;
 
   constructor(config: PlanConfig, tuning: Tuning, limits: GpuLimits, call: PlannedCall) {
     this.config = config;
@@ -189,7 +189,7 @@ export class Planner {
     const { pom } = config;
     this.momentTile = pom?.group ? groupTile(this.tile, pom.group.columns4) : this.tile;
     this.#wStride4 = pom?.gates ? stride4 : 2 * stride4;
-    this.#gateBytes = pom?.gates ? pom.gates.layout.stride * 4 : 0;
+    this.gateBytes = pom?.gates ? pom.gates.layout.stride * 4 : 0;
     this.projections = { buffer: "projections", offset: 0, size: weightBytes(this.weightDtype, pom?.group?.inputs ?? config.dim, this.#wStride4) };
     this.ag = { buffer: "ag", offset: 0, size: weightBytes(this.weightDtype, 4 * stride4, inner4) };
     const fusedSteps = Math.ceil(stride4 / 16) * (inner4 + 64);
@@ -210,7 +210,7 @@ export class Planner {
 
   /** Rows of moments that a slab of queries or of causal tokens may take: as many as keep an adapter busy, within half of the budget. */
   get slabRows(): number {
-    const rowBytes = this.rowBytes + this.#gateBytes;
+    const rowBytes = this.rowBytes + this.gateBytes;
     return this.#rowsWithin(Math.min(this.config.scratchBudget / 2, Math.max(SLAB_BYTES, SLAB_ROWS * rowBytes)), rowBytes);
   }
 
@@ -467,7 +467,7 @@ export class Planner {
     const { weightDtype, tile, maxWorkgroups, stride4, expand4, constants } = this;
     const { batch, queryLength } = this.call;
     const { planes, rotations } = pom;
-    const gates = this.scratchSlot("gated", x.count * this.#gateBytes);
+    const gates = this.scratchSlot("gated", x.count * this.gateBytes);
     const y: Rows = { buffer: gates.buffer, byteOffset: 0, length: layout.stride, stride: layout.stride, first: 0, count: x.count };
     const w: Slot = { buffer: "gates", offset: 0, size: weightBytes(weightDtype, x.length, layout.stride / 4) };
     const positions: Slot = { buffer: "query_positions", offset: 0, size: batch * queryLength * planes * 4 };

@@ -54,6 +54,8 @@ export interface PomStateOptions {
  * x W_seᵀ + b, one gate a channel or a head. With a rotation, h's terms and s are turned by their tokens' positions. Linear in the number of tokens. Where a query may
  * see nothing, h is 0 (the formula has 0 / 0 there).
  *
+ * This is the layer of `homm-webgpu/inference`, without the code of the backward pass. That of `homm-webgpu/pom` adds `forwardForTraining`.
+ *
  * @example
  * const pom = await PomLayer.create(gpu, { dim: 64, degree: 2, expand: 2 }, params);
  * const y = pom.forward(Tensor.from(gpu, data, [1, 100, 64]), { mask: "causal" });
@@ -66,7 +68,8 @@ export class PomLayer extends MomentLayer<PomForwardOptions> {
   /** @internal */
   readonly stream: MomentStream;
 
-  private constructor(gpu: Gpu, config: Required<PomConfig>, parts: LayerParts) {
+  /** @internal */
+  protected constructor(gpu: Gpu, config: Required<PomConfig>, parts: LayerParts) {
     super(gpu, parts);
     this.config = Object.freeze(config);
     this.momentDim = config.expand * config.dim;
@@ -83,7 +86,17 @@ export class PomLayer extends MomentLayer<PomForwardOptions> {
    * Checks and uploads the parameters and compiles the kernels; the only slow step.
    * @throws TypeError, RangeError for the configuration, WeightsError for the parameters, GpuLostError, GpuOutOfMemoryError
    */
-  static async create(gpu: Gpu, config: PomConfig, params: PomParams): Promise<PomLayer> {
+  static create(gpu: Gpu, config: PomConfig, params: PomParams): Promise<PomLayer> {
+    return PomLayer.make((...parts) => new PomLayer(...parts), gpu, config, params);
+  }
+
+  /** @internal */
+  protected static async make<Layer extends PomLayer>(
+    create: (gpu: Gpu, config: Required<PomConfig>, parts: LayerParts) => Layer,
+    gpu: Gpu,
+    config: PomConfig,
+    params: PomParams,
+  ): Promise<Layer> {
     const where = "PomLayer.create";
     checkGpu(where, gpu);
     const full = withTables(where, checkPomConfig(where, config, gpu), params);
@@ -98,7 +111,7 @@ export class PomLayer extends MomentLayer<PomForwardOptions> {
       Object.fromEntries(Object.entries({ ...stored, constants }).map(([name, data]) => [name, gpu.upload(`hom.pom.${name}`, data)])),
     );
     const optionKeys = ["positions", "contextPositions"];
-    const layer = new PomLayer(gpu, full, { name: "PomLayer", dtype, plan: pomPlanConfig(full), epsilon: 0, optionKeys, buffers, status });
+    const layer = create(gpu, full, { name: "PomLayer", dtype, plan: pomPlanConfig(full), epsilon: 0, optionKeys, buffers, status });
     return layer.open(layer.stream.prepare());
   }
 

@@ -7,8 +7,8 @@ import type { Gpu } from "../runtime/gpu.ts";
 import type { Dtype, WeightDtype } from "../runtime/kernel.ts";
 import { minimumScratch } from "./hom_plan.ts";
 import { packLinear, padded, parameter } from "./params.ts";
-import { momentLayout, type PlanConfig } from "./planner.ts";
-import type { PomPlan } from "./pom_plan.ts";
+import { momentLayout } from "./planner.ts";
+import type { PomPlan, PomPlanConfig } from "./pom_plan.ts";
 
 /** Sizes of a {@link PomLayer}, its rotation, and how it is stored. */
 export interface PomConfig {
@@ -162,7 +162,7 @@ function gatesOf(config: Required<PomConfig>): PomPlan["gates"] {
 }
 
 /** What the planner needs of a layer. */
-export function pomPlanConfig(config: Required<PomConfig>): PlanConfig {
+export function pomPlanConfig(config: Required<PomConfig>): PomPlanConfig {
   const { degree, rotary, weightDtype, scratchBudget } = config;
   const { count, width } = layoutOf(config);
   const pom: PomPlan = {
@@ -198,27 +198,39 @@ export function withTables(where: string, config: Required<PomConfig>, params: P
   return { ...config, maxPositions: config.rotary === "2d" ? [first, second] : first };
 }
 
+/** The parameters that are learned, and their channels as the kernels keep them. */
+export function pomLayout(config: Required<PomConfig>) {
+  const { dim, degree, expand, nGroups, bias } = config;
+  const M = expand * dim;
+  const gates = gateCount(config);
+  const moment = layoutOf(config);
+  const shapes: Readonly<Record<string, readonly number[]>> = {
+    po_coeff: [M, degree],
+    "ag_proj.weight": [dim, M],
+    ...(bias && { "ag_proj.bias": [dim] }),
+    ...(nGroups === 1
+      ? { "qc_proj.weight": [M + gates, dim], se_bias: [gates] }
+      : { "po_proj.weight": [M, dim / nGroups, 1], "se_proj.weight": [gates, dim], ...(bias && { "po_proj.bias": [M], "se_proj.bias": [gates] }) }),
+  };
+  return { shapes, moment, perGate: isPerHead(config) ? { count: 1, width: gates } : moment, grouped: groupOf(config) !== undefined };
+}
+
 /** Everything that goes to the GPU, packed. @throws WeightsError unless every parameter is there, of its shape, and finite */
 export function packPom(where: string, config: Required<PomConfig>, params: PomParams) {
   if (typeof params !== "object" || params === null) throw typeError(where, "params", "be an object of Float32Arrays", params);
-  const { dim, degree, expand, nGroups, bias, rotary } = config;
+  const { dim, expand, nGroups, rotary } = config;
   const M = expand * dim;
-  const gates = gateCount(config);
-  const shapes: Record<string, number[]> = { po_coeff: [M, degree], "ag_proj.weight": [dim, M], ...(bias && { "ag_proj.bias": [dim] }) };
-  if (nGroups === 1) Object.assign(shapes, { "qc_proj.weight": [M + gates, dim], se_bias: [gates] });
-  else Object.assign(shapes, { "po_proj.weight": [M, dim / nGroups, 1], "se_proj.weight": [gates, dim] });
-  if (nGroups > 1 && bias) Object.assign(shapes, { "po_proj.bias": [M], "se_proj.bias": [gates] });
+  const { shapes: learned, moment, perGate } = pomLayout(config);
+  const shapes: Record<string, readonly number[]> = { ...learned };
   const tables = TABLES[rotary].flatMap((name) => [`${name}_cos`, `${name}_sin`]);
-  const { count, width } = layoutOf(config);
+  const { width } = layoutOf(config);
   if (tables.some((key) => key in params)) for (const [i, key] of tables.entries()) shapes[key] = [axesOf(config)[i >> 1] ?? 0, width];
   for (const key of Object.keys(params)) {
     if (!(key in shapes)) throw new WeightsError(`${where}: params must have only ${Object.keys(shapes).join(", ")}, got ${JSON.stringify(key)}`);
   }
   const checked = Object.fromEntries(Object.entries(shapes).map(([key, shape]) => [key, parameter(where, params, key, shape)]));
   const at = (key: string) => checked[key] ?? new Float32Array();
-  const moment = { count, width };
   const model = { count: 1, width: dim };
-  const perGate = isPerHead(config) ? { count: 1, width: gates } : moment;
   const plain = nGroups === 1;
   const group = groupOf(config);
   const contextWeight = plain

@@ -1,5 +1,7 @@
-import type { GateLayout, planApplyGates } from "../ops/apply_gates.ts";
+import type { planApplyGates } from "../ops/apply_gates.ts";
+import type { GateLayout } from "../ops/types.ts";
 import type { Expand } from "../runtime/kernel.ts";
+import type { PlanConfig } from "./planner.ts";
 
 /** What the plan of a polynomial mixer has beside the shape of its moments. Kernels that only it uses come with it. */
 export interface PomPlan {
@@ -15,6 +17,11 @@ export interface PomPlan {
   readonly rotations: number;
   /** Gates computed apart, with weights in the caller's buffer `gates`. Default: the projections' columns beside those of the moments. */
   readonly gates?: { readonly layout: GateLayout; readonly plan: typeof planApplyGates } | undefined;
+}
+
+/** What the dispatches of a polynomial mixer depend on. */
+export interface PomPlanConfig extends PlanConfig {
+  readonly pom: PomPlan;
 }
 
 /** Multiply-adds count 2. */

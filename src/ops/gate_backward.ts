@@ -1,5 +1,5 @@
 import source from "../../shaders/gate_backward.wgsl?raw";
-import { type Slot, type Step, type TileName, tileFor, tilesOver, WORKGROUP_SIZE } from "../runtime/kernel.ts";
+import { type Slot, type Step, type TileName, tileFor, tilesOver, type Variant, WORKGROUP_SIZE } from "../runtime/kernel.ts";
 import {
   bindRows,
   defineKernel,
@@ -20,7 +20,7 @@ export const gateBackward = defineKernel({
   name: "gate_backward",
   source,
   uses: [TILE, LOAD_X, ROW_MOMENTS, SEARCH_TABLE],
-  variants: variantsOf({ x: ["vec4", "scalar"], tile: ["1x4", "8x4", "16x8", "16x8_quads"] }),
+  variants: variantsOf({ x: ["vec4", "scalar"], tile: ["1x4", "8x4", "16x8", "16x8_quads"], gate: ["sigmoid"] }),
 });
 
 export interface GateBackwardArguments {
@@ -38,6 +38,8 @@ export interface GateBackwardArguments {
   readonly logitsAt4: number;
   /** Where the gradients of the sums go; undefined leaves them out. */
   readonly sumsAt4?: number | undefined;
+  /** Default: sigmoid. */
+  readonly gate?: NonNullable<Variant["gate"]>;
   readonly tile: TileName;
   readonly maxWorkgroups: number;
 }
@@ -50,7 +52,7 @@ export function planGateBackward(a: GateBackwardArguments): Step {
   const bytes = a.x.count * a.stride4 * 16;
   return {
     kernel: gateBackward,
-    variant: { x: bound.access, tile },
+    variant: { x: bound.access, tile, gate: a.gate ?? "sigmoid" },
     uniforms: {
       ...xUniforms(a.x, bound),
       ...a.from.uniforms,

@@ -10,42 +10,19 @@ import {
   rowBytes,
   SEARCH_TABLE,
   TILE,
+  TOKEN_SOURCE,
   variantsOf,
   workgroupsFor,
   xUniforms,
 } from "./op.ts";
-import { ACTIVATIONS, type Activation, type MomentSource, SOURCE_PREFIX, SOURCE_ROW } from "./types.ts";
+import { ACTIVATIONS, type Activation, type GradientSource, SOURCE_PREFIX, SOURCE_ROW } from "./types.ts";
 
 export const momentsBackward = defineKernel({
   name: "moments_backward",
   source,
-  uses: [TILE, LOAD_X, ACTIVATION_GRADIENTS, SEARCH_TABLE],
+  uses: [TILE, LOAD_X, ACTIVATION_GRADIENTS, TOKEN_SOURCE, SEARCH_TABLE],
   variants: variantsOf({ x: ["vec4", "scalar"], activation: ACTIVATIONS, tile: ["1x4", "8x4", "16x8", "16x8_quads"] }),
 });
-
-/** Where the tokens of a slab find the gradients of their moments. */
-export interface GradientSource {
-  readonly source: MomentSource["source"];
-  /** Gradients of the sums of segments, or of everything after each block. */
-  readonly sums: Slot;
-  /** Lengths or cu_seqlens. */
-  readonly table?: Slot | undefined;
-  /** Padding weights; `first` is the element of the slab's first token. */
-  readonly weights?: { readonly slot: Slot; readonly first: number } | undefined;
-  readonly uniforms: {
-    readonly first_batch_row: number;
-    readonly first_token: number;
-    readonly slab_tokens: number;
-    readonly slab_blocks: number;
-    readonly block_tokens: number;
-    readonly first_segment: number;
-    readonly segments_per_row: number;
-    readonly segment_length: number;
-    readonly packed_segments: number;
-    /** 0: none, 1: padding, 2: lengths. */
-    readonly weighting: number;
-  };
-}
 
 export interface MomentsBackwardArguments {
   readonly x: Rows;
@@ -81,14 +58,13 @@ export function planMomentsBackward(a: MomentsBackwardArguments): Step {
       slab_rows: a.x.count,
       rows_stride4: a.rowsStride4,
       source: from.source,
-      weights_offset: from.weights?.first ?? 0,
+      table_offset: from.tableOffset ?? 0,
     },
     slots: {
       x: bound.slot,
       w: a.w,
       sums: from.sums,
       table: from.table ?? EMPTY,
-      weights: from.weights?.slot ?? EMPTY,
       rows: a.rows,
     },
     workgroups: workgroupsFor(Math.ceil(tilesOver(tile, a.x.count, a.expand4) / WORKGROUP_SIZE), a.maxWorkgroups),

@@ -3,6 +3,7 @@ import activations from "../../shaders/shared/activations.wgsl?raw";
 
 import eightRows from "../../shaders/shared/eight_rows.wgsl?raw";
 import expandProducts from "../../shaders/shared/expand_products.wgsl?raw";
+import gateOf from "../../shaders/shared/gate_of.wgsl?raw";
 
 import loadDyScalar from "../../shaders/shared/load_dy_scalar.wgsl?raw";
 import loadDyVec4 from "../../shaders/shared/load_dy_vec4.wgsl?raw";
@@ -30,6 +31,7 @@ import tile1x4 from "../../shaders/shared/tile_1x4.wgsl?raw";
 import tile8x4 from "../../shaders/shared/tile_8x4.wgsl?raw";
 import tile16x8 from "../../shaders/shared/tile_16x8.wgsl?raw";
 import tokenRange from "../../shaders/shared/token_range.wgsl?raw";
+import tokenSource from "../../shaders/shared/token_source.wgsl?raw";
 import workgroupSum from "../../shaders/shared/workgroup_sum.wgsl?raw";
 import {
   BIND_ALIGNMENT,
@@ -46,7 +48,7 @@ import {
   type WeightDtype,
   WORKGROUP_SIZE,
 } from "../runtime/kernel.ts";
-import type { Expansion } from "./types.ts";
+import type { Expansion, GateLayout, GateTurns } from "./types.ts";
 
 /** Shared files that complete a kernel: those of a variant. Each is a name of its own, so that a page carries only what its kernels use. */
 export type SharedFiles = (variant: Variant) => readonly string[];
@@ -74,6 +76,8 @@ export const OUTER: SharedFiles = ({ tile }) => [tile === "16x8" ? outer16x8 : o
 export const ACTIVATION_FUNCTIONS: SharedFiles = () => [activations];
 export const ACTIVATION_GRADIENTS: SharedFiles = () => [activationGradients];
 export const ROW_MOMENTS: SharedFiles = () => [rowMoments];
+export const TOKEN_SOURCE: SharedFiles = () => [tokenSource];
+export const GATE_OF: SharedFiles = () => [gateOf];
 export const SEARCH_TABLE: SharedFiles = () => [searchTable];
 export const TOKEN_RANGE: SharedFiles = () => [tokenRange];
 export const STATE_LEVELS_FILE: SharedFiles = () => [stateLevels];
@@ -212,6 +216,22 @@ export function bindExpansion(a: Expansion, stride4: number) {
     uniforms: { w_stride4: wStride4, degree, group4, rotations, positions_offset: positions?.first ?? 0 },
     slots: { constants, positions: positions?.slot ?? EMPTY },
     bytesRead: a.constants?.size ?? 0,
+  };
+}
+
+/** Uniforms and slots of gates that are there. */
+export function bindGates(layout: GateLayout, turned: GateTurns | undefined) {
+  return {
+    uniforms: {
+      gates_stride: layout.stride,
+      chunk_gates: layout.chunkGates,
+      head_width: layout.headWidth,
+      column_step: layout.columnStep,
+      planes: turned?.planes ?? 0,
+      rotations: turned?.rotations ?? 0,
+    },
+    slots: { constants: turned?.constants ?? EMPTY, positions: turned?.positions ?? EMPTY },
+    bytesRead: turned ? turned.constants.size : 0,
   };
 }
 

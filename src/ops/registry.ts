@@ -3,6 +3,7 @@ import { activateBackward } from "./activate_backward.ts";
 import { adamw } from "./adamw.ts";
 import { addRows } from "./add_rows.ts";
 import { applyGates } from "./apply_gates.ts";
+import { applyGatesBackward } from "./apply_gates_backward.ts";
 import { attention } from "./attention.ts";
 import { combineStates } from "./combine_states.ts";
 import { crossEntropy } from "./cross_entropy.ts";
@@ -16,6 +17,7 @@ import { featureScores } from "./feature_scores.ts";
 import { featureSums } from "./feature_sums.ts";
 import { gate } from "./gate.ts";
 import { gateBackward } from "./gate_backward.ts";
+import { gatesBackward } from "./gates_backward.ts";
 import { gradientNorm } from "./gradient_norm.ts";
 import { gradientStatus } from "./gradient_status.ts";
 import { linear } from "./linear.ts";
@@ -27,6 +29,7 @@ import { moments } from "./moments.ts";
 import { momentsBackward } from "./moments_backward.ts";
 import { variantsOf } from "./op.ts";
 import { patchify } from "./patchify.ts";
+import { polynomialBackward } from "./polynomial_backward.ts";
 import { prefixMoments } from "./prefix_moments.ts";
 import { randomFeatures } from "./random_features.ts";
 import { sample } from "./sample.ts";
@@ -50,6 +53,11 @@ import { weightGradient } from "./weight_gradient.ts";
 /** A kernel with the variants that the polynomial mixer asks for: kept apart, so that layers without it do not carry its shaders. */
 function andPom(kernel: Kernel, choices: Parameters<typeof variantsOf>[0]): Kernel {
   return { ...kernel, variants: [...kernel.variants, ...variantsOf(choices)] };
+}
+
+/** That of a kernel which the polynomial mixer alone has, and whose expansion its own file does not know. */
+function ofPom(kernel: Kernel): Kernel {
+  return { ...kernel, variants: [POLYNOMIAL, ROTARY].flatMap((expand) => kernel.variants.map((variant) => ({ ...variant, expand }))) };
 }
 
 const storages = { w: ["f32", "f16", "i8", "i4"], x: ["vec4", "scalar", "half"] } as const satisfies Parameters<typeof variantsOf>[0];
@@ -96,10 +104,13 @@ export const kernels: readonly Kernel[] = [
   gradientNorm,
   gradientStatus,
   adamw,
-  gateBackward,
+  andPom(gateBackward, { x: ["vec4", "scalar"], tile: ["1x4", ...largest], gate: ["hard_sigmoid"] }),
+  applyGatesBackward,
+  gatesBackward,
   sumGradients,
   scanGradients,
   momentsBackward,
+  ofPom(polynomialBackward),
   unpackLinear,
   shiftBackward,
   decayBackward,

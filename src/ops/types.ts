@@ -85,3 +85,46 @@ export const SOURCE_MEAN = 4;
 /** Words of the status of a training step (shaders/shared/status.wgsl): f32, but `finite` and `halted`, which are 0 or 1. */
 export const STATUS = { norm: 0, scale: 1, finite: 2, halted: 3, loss: 4 } as const;
 export const STATUS_BYTES = 32;
+
+/** Which gate a channel takes; see shaders/apply_gates.wgsl. */
+export interface GateLayout {
+  /** f32s from one row of gates to the next. */
+  readonly stride: number;
+  /** Gates, and channels of a gate, in a chunk of channels. */
+  readonly chunkGates: number;
+  readonly headWidth: number;
+  /** Column of the table of rotations from one gate to the next. */
+  readonly columnStep: number;
+}
+
+/** Where gates are turned: the table of rotations, where it begins in vec4s, positions of all queries, and how many each has. */
+export interface GateTurns {
+  readonly constants: Slot;
+  readonly rotations: number;
+  readonly positions: Slot;
+  readonly planes: number;
+}
+
+/** Where the tokens of a slab find the gradients of their moments. */
+export interface GradientSource {
+  readonly source: MomentSource["source"];
+  /** Gradients of the sums of segments, or of everything after each block. */
+  readonly sums: Slot;
+  /** Lengths, cu_seqlens, or padding weights in f32. */
+  readonly table?: Slot | undefined;
+  /** The padding weight of the slab's first token. Default 0. */
+  readonly tableOffset?: number | undefined;
+  readonly uniforms: {
+    readonly first_batch_row: number;
+    readonly first_token: number;
+    readonly slab_tokens: number;
+    readonly slab_blocks: number;
+    readonly block_tokens: number;
+    readonly first_segment: number;
+    readonly segments_per_row: number;
+    readonly segment_length: number;
+    readonly packed_segments: number;
+    /** 0: none, 1: padding, 2: lengths. */
+    readonly weighting: number;
+  };
+}

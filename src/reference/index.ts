@@ -29,6 +29,7 @@ export { mergeGradients } from "./merge_gradients.ts";
 export { mergeMoments } from "./merge_moments.ts";
 export { expandMoments, moments, segmentMoments } from "./moments.ts";
 export { momentsBackward } from "./moments_backward.ts";
+export { clampedLeakyGradient, polynomialBackward } from "./polynomial_backward.ts";
 export {
   clampedLeaky,
   hardSigmoid,
@@ -36,7 +37,7 @@ export {
   type PomShape,
   pomReference,
 } from "./pom.ts";
-export { clampedLeakyGradient, hardSigmoidGradient, type PomBackwardArguments, type PomGradients, pomBackward } from "./pom_backward.ts";
+export { hardSigmoidGradient, type PomBackwardArguments, type PomGradients, pomBackward } from "./pom_backward.ts";
 export { type PomAppendOptions, PomStream, type PomStreamOptions } from "./pom_stream.ts";
 export { positionFrequencies, positions } from "./positions.ts";
 export { prefixMoments } from "./prefix_moments.ts";

@@ -1,19 +1,7 @@
 import { aggregateBackward } from "./aggregate_backward.ts";
 import { checkLength, loadRow, parameter } from "./arrays.ts";
-import {
-  clampedLeaky,
-  contextProjection,
-  gateCount,
-  hardSigmoid,
-  type PomArguments,
-  type PomShape,
-  pomMeans,
-  pomMomentDim,
-  queryPositions,
-  type Rotate,
-  rotation,
-  tokenPositions,
-} from "./pom.ts";
+import { polynomialBackwardRow, turnBack } from "./polynomial_backward.ts";
+import { gateCount, hardSigmoid, type PomArguments, type PomShape, pomMeans, pomMomentDim, queryPositions, rotation, tokenPositions } from "./pom.ts";
 import { matvec } from "./projection.ts";
 import type { Weights } from "./types.ts";
 
@@ -33,39 +21,16 @@ export interface PomBackwardArguments extends PomArguments {
   readonly gradOutput: ArrayLike<number>;
 }
 
-/** Derivative of `clampedLeaky`: 0.01 at 0, and the clamps pass it at their very ends. */
-export function clampedLeakyGradient(z: number): number {
-  if (z > 6 || z < -10) return 0;
-  return z > 0 ? 1 : 0.01;
-}
-
 /** Derivative of `hardSigmoid`: 0 at its ends. */
 export function hardSigmoidGradient(l: number): number {
   return l > -3 && l < 3 ? 1 / 6 : 0;
-}
-
-/** Undoes a rotation: with the two halves of every part exchanged it turns the other way. */
-function turnBack(rotate: Rotate, shape: PomShape): Rotate {
-  const parts = shape.rotary === "2d" ? 2 : 1;
-  const exchange = (v: Float64Array) => {
-    const half = v.length / (2 * parts);
-    for (let part = 0; part < parts; part++) {
-      const whole = v.subarray(2 * part * half, 2 * (part + 1) * half);
-      whole.set(Float64Array.of(...whole.subarray(half), ...whole.subarray(0, half)));
-    }
-  };
-  return (v, token, position) => {
-    exchange(v);
-    rotate(v, token, position);
-    exchange(v);
-  };
 }
 
 /** Gradients of the PoM layer for a gradient of its output. O(B·(N + T)·M) memory. */
 export function pomBackward(shape: PomShape, params: Weights, args: PomBackwardArguments): PomGradients {
   const where = "pomBackward";
   const { gradOutput, ...forward } = args;
-  const { dim, degree, nGroups: groups = 1 } = shape;
+  const { dim, nGroups: groups = 1 } = shape;
   const M = pomMomentDim(where, shape);
   const G = gateCount(shape);
   const queries = args.batch * args.queryLength;
@@ -88,7 +53,6 @@ export function pomBackward(shape: PomShape, params: Weights, args: PomBackwardA
   const se = plain ? of("qc_proj.weight", (M + G) * dim).subarray(M * dim) : of("se_proj.weight", G * dim);
   const seBias = params[plain ? "se_bias" : "se_proj.bias"];
   const ag = of("ag_proj.weight", dim * M);
-  const coefficients = of("po_coeff", M * degree);
   const inputs = dim / groups;
   const po = plain ? of("qc_proj.weight", (M + G) * dim).subarray(0, M * dim) : of("po_proj.weight", M * inputs);
   const gradQc = plain ? gradientOf("qc_proj.weight") : undefined;
@@ -141,26 +105,15 @@ export function pomBackward(shape: PomShape, params: Weights, args: PomBackwardA
   // ---- tokens ----
   const gradMoments = aggregateBackward(where, M, 0, forward, gradMeans);
   const tokensAt = tokenPositions(where, shape, forward);
-  const turnMoments = rotation(where, params, shape, "moments");
-  const project = contextProjection(where, params, shape, M);
+  const backward = polynomialBackwardRow(where, params, shape, tokensAt);
   const { context = args.query } = args;
   const gradContext = args.context ? new Float64Array(tokens * dim) : query;
-  const z = new Float64Array(M);
   for (let n = 0; n < tokens; n++) {
     loadRow(context, n, x);
-    project(x, z);
-    const df = gradMoments.subarray(n * M, (n + 1) * M);
-    if (turnMoments && tokensAt) turnBack(turnMoments, shape)(df, n, tokensAt);
+    const dz = gradMoments.subarray(n * M, (n + 1) * M);
+    backward(x, dz, n, gradCoefficients);
     for (let c = 0; c < M; c++) {
-      const a = clampedLeaky(z[c]!);
-      let slope = 0;
-      let power = 1;
-      for (let j = 0; j < degree; j++) {
-        slope += (j + 1) * coefficients[c * degree + j]! * power;
-        power *= a;
-        gradCoefficients[c * degree + j]! += df[c]! * power;
-      }
-      const g = df[c]! * slope * clampedLeakyGradient(z[c]!);
+      const g = dz[c]!;
       if (gradPoBias) gradPoBias[c]! += g;
       const first = Math.floor((c * groups) / M) * inputs;
       for (let d = 0; d < inputs; d++) {

@@ -18,6 +18,7 @@ async function compute(x: Float32Array): Promise<Record<string, Float32Array>> {
     const module = device.createShaderModule({
       code: `${source}
 const ACTIVATION: u32 = ACTIVATION_SILU;
+const GATE: u32 = GATE_SIGMOID;
 @group(0) @binding(0) var<storage, read> x: array<vec4f>;
 @group(0) @binding(1) var<storage, read_write> y: array<vec4f>;
 @compute @workgroup_size(64)

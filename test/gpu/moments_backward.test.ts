@@ -1,8 +1,8 @@
 import { describe, expect, it } from "vitest";
 import { type Activation, requestGpu } from "../../src/index.ts";
 import { padded } from "../../src/layers/params.ts";
-import { type GradientSource, planMomentsBackward } from "../../src/ops/moments_backward.ts";
-import { ACTIVATIONS, SOURCE_PACKED, SOURCE_PREFIX, SOURCE_ROW, SOURCE_SEGMENT } from "../../src/ops/types.ts";
+import { planMomentsBackward } from "../../src/ops/moments_backward.ts";
+import { ACTIVATIONS, type GradientSource, SOURCE_PACKED, SOURCE_PREFIX, SOURCE_ROW, SOURCE_SEGMENT } from "../../src/ops/types.ts";
 import { momentsBackward } from "../../src/reference/moments_backward.ts";
 import { expectClose } from "../support/compare.ts";
 import { getDevice } from "../support/gpu.ts";
@@ -121,6 +121,7 @@ describe("where a token finds its gradients", () => {
       name: "padding",
       source: SOURCE_SEGMENT,
       uniforms: { segment_length: tokens, weighting: 1 },
+      table: new Uint32Array(weights.buffer),
       expected: scaled((b, n) => ({ sum: b, weight: weights[b * tokens + n]! })),
     },
     {
@@ -163,7 +164,6 @@ describe("where a token finds its gradients", () => {
         source,
         sums: slotOf("sums", 64 * 4 * stride4),
         table: table && slotOf("table", table.length),
-        weights: { slot: slotOf("weights", weights.length), first: 0 },
         uniforms: { ...BASE, slab_tokens: tokens, ...uniforms },
       },
       rows: slotOf("rows", batch * tokens * 4 * stride4),
@@ -178,7 +178,6 @@ describe("where a token finds its gradients", () => {
       x: input,
       w,
       sums: padMoments(sums, shape),
-      weights,
       rows: padded,
       table: table ?? new Uint32Array(4),
       empty: 4,

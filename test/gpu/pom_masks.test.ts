@@ -1,7 +1,5 @@
 import { afterAll, describe, expect, it } from "vitest";
 import { type Gpu, HomLayer, type MaskSpec, requestGpu, Tensor } from "../../src/index.ts";
-import { minimumScratch } from "../../src/layers/hom_plan.ts";
-import { checkPomConfig, pomPlanConfig } from "../../src/layers/pom_config.ts";
 import { PomLayer, type Positions } from "../../src/pom.ts";
 import { expectClose } from "../support/compare.ts";
 import { getDevice } from "../support/gpu.ts";
@@ -9,7 +7,7 @@ import { borrow, chooser, expectSameBits, layerParams, normals32, poisonScratch 
 import { instrument } from "../support/instrument.ts";
 import { drawMask, MASK_KINDS as KINDS, type MaskKind as Kind } from "../support/masks.ts";
 import { poisoned } from "../support/poison.ts";
-import { type PomLayerShape, pomExpected, pomParams } from "../support/pom.ts";
+import { drawPositions, drawShape, leastScratch, POM_FORMS, type PomForm, type PomLayerShape, pomExpected, pomParams } from "../support/pom.ts";
 import { LAYER_F32 } from "../support/tolerances.ts";
 
 const device = await getDevice();
@@ -18,7 +16,6 @@ afterAll(() => watch.restore());
 const { info } = await requestGpu({ device });
 const adapter = info.description || info.architecture;
 
-const FORMS = ["plain", "plain", "heads", "groups", "groups and heads", "1d", "1d heads", "2d", "2d groups"] as const;
 const LENGTHS = [1, 7, 63, 64, 65, 129, 257, 1000] as const;
 const OFFSETS = [0, 4, 12, 16, 48, 252, 256, 768, 1040] as const;
 /** Bytes of scratch as a multiple of the least that a layer accepts. */
@@ -67,23 +64,8 @@ async function tunedGpu(tuned: Tuned): Promise<Gpu> {
   return gpu;
 }
 
-function drawShape(draw: ReturnType<typeof chooser>, form: (typeof FORMS)[number]): PomLayerShape {
-  const rotary = form.startsWith("1d") ? "1d" : form.startsWith("2d") ? "2d" : "none";
-  const grouped = form.includes("groups");
-  const heads = form.includes("heads");
-  const nGroups = grouped ? draw.of([2, 3, 4]) : 1;
-  const nSelHeads = heads ? draw.of([4, 8]) : draw.of([0, 1]);
-  const unit = heads ? 8 : rotary === "2d" ? 4 : rotary === "1d" ? 2 : 1;
-  for (;;) {
-    const dim = draw.of([1, 3, 5, 8, 12, 16, 24, 33, 48, 64]);
-    const expand = draw.integer(1, 3);
-    if ((dim * expand) % unit !== 0 || dim % nGroups !== 0) continue;
-    return { dim, degree: draw.of([1, 2, 2, 3, 4, 5, 8, 16]), expand, nGroups, nSelHeads, rotary };
-  }
-}
-
 /** Everything but kind and form is drawn from the seed; lengths are drawn again until the case is cheap enough. The first repeat is one of many slabs. */
-function drawCase(kind: Kind, form: (typeof FORMS)[number], at: number, repeat: number): Case {
+function drawCase(kind: Kind, form: PomForm, at: number, repeat: number): Case {
   const seed = SEED + 1000 * KINDS.indexOf(kind) + 10 * at + repeat;
   const draw = chooser(seed);
   const square = kind === "causal" || kind === "blockCausal" || kind === "cuSeqlens";
@@ -121,15 +103,6 @@ function drawCase(kind: Kind, form: (typeof FORMS)[number], at: number, repeat: 
     return { id, seed, kind, shape, batch, queries, tokens, self, bias, residual, placed, offsets, tuned, budget };
   }
 }
-
-function drawPositions(seed: number, shape: PomLayerShape, batch: number, length: number): Uint32Array {
-  const draw = chooser(seed);
-  const axes = shape.rotary === "2d" ? 2 : 1;
-  const most = shape.rotary === "2d" ? 63 : 4095;
-  return Uint32Array.from({ length: (draw.chance(0.5) ? batch : 1) * length * axes }, () => draw.integer(0, most));
-}
-
-const leastScratch = (shape: PomLayerShape, gpu: Gpu): number => minimumScratch(pomPlanConfig(checkPomConfig("test", shape, gpu)), gpu.tuning);
 
 /** What the plans of a kind did somewhere among its cases. */
 const seen = new Map<Kind, { slabs: number; sums: number }>(KINDS.map((kind) => [kind, { slabs: 0, sums: 0 }]));
@@ -185,7 +158,7 @@ async function check(c: Case): Promise<void> {
 }
 
 describe.each(KINDS)("mask %s", (kind) => {
-  const cases = FORMS.flatMap((form, at) => Array.from({ length: REPEATS }, (_, repeat) => drawCase(kind, form, at, repeat)));
+  const cases = POM_FORMS.flatMap((form, at) => Array.from({ length: REPEATS }, (_, repeat) => drawCase(kind, form, at, repeat)));
   it.each(cases.map((c) => [c.id, c] as const))("%s", (_, c) => check(c));
 
   it("was computed in several slabs in many of the cases above", () => {

@@ -38,3 +38,28 @@ it.each([
     else expect(result.bias.every((value) => Number.isNaN(value))).toBe(true);
   }
 });
+
+it("a part of the channels, to a part of the weight", async () => {
+  const [inner, outer] = [
+    { count: 2, width: 5 },
+    { count: 3, width: 6 },
+  ];
+  const packed = packLinear([{ weight: normals32(1, 180), bias: normals32(2, 18), outer }], inner);
+  const sizes = { stride: 24, firstColumn: 0, inner, outer, inputs: [3, 4], outputs: [5, 9] } as const;
+  const twin = unpackLinear(packed, sizes);
+  expect([...twin.weight.slice(0, 4)]).toEqual([3, 4, 8, 9].map((row) => packed[row * 24 + 5]));
+  const step = planUnpackLinear({
+    ...sizes,
+    packed: slotOf("packed", packed.length),
+    weight: slotOf("weight", 50),
+    weightFirst: 7,
+    bias: slotOf("bias", 18),
+    hasBias: true,
+    maxWorkgroups: 65_535,
+  });
+  const result = await runSteps(gpu, [step], { packed, weight: 50, bias: 18 });
+  const only = (values: Float64Array, first: number, length: number) =>
+    Array.from({ length }, (_, i) => (i >= first && i < first + values.length ? values[i - first] : Number.NaN));
+  expect([...result.weight!]).toEqual(only(twin.weight, 7, 50));
+  expect([...result.bias!]).toEqual(only(twin.bias, 5, 18));
+});

@@ -118,6 +118,16 @@ function iterations({ kernel, uniforms, variant }: Step): number {
       return u("block_tokens") * 3 + 1;
     case "moments_backward":
       return u("order") * (1 + u("inner4") + ROWS * COLS4) + ROWS * COLS4 * (1 + 2 * u("order"));
+    case "polynomial_backward": {
+      const { rows, cols4 } = TILES[variant.tile ?? "8x4"];
+      const together = variant.expand?.name === "rotary" ? 2 : 1;
+      const channels = cols4 * (rows * (1 + together) + together * (2 * rows + 2 * u("degree") * (1 + rows)));
+      return Math.ceil(u("block_rows") / rows) * (1 + together * (1 + u("inner4") + cols4 * rows) + channels);
+    }
+    case "apply_gates_backward":
+      return 0;
+    case "gates_backward":
+      return 2 * (Math.ceil(u("head_width") / 4) + 3);
     case "weight_gradient":
       return u("block_rows") * (1 + 1 / MIN_STRETCH) + 4 * ROWS;
     case "merge_gradients":
@@ -160,6 +170,12 @@ function readsWritten({ kernel, uniforms }: Step, name: string): boolean {
       return name === "totals" || uniforms["accumulate"] === 1;
     case "moments_backward":
       return Number(uniforms["source"]) >= 2;
+    case "polynomial_backward":
+      return name === "rows" ? Number(uniforms["source"]) >= 2 : uniforms["accumulate"] === 1;
+    case "apply_gates_backward":
+      return name === "gradients" || (uniforms["has_selection"] === 1 && Number(uniforms["source"]) >= 2);
+    case "gates_backward":
+      return true;
     case "linear":
       return uniforms["has_residual"] === 2;
     default:
