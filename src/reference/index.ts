@@ -35,6 +35,7 @@ export {
   hardSigmoid,
   type PomArguments,
   type PomShape,
+  type PositionOf,
   pomReference,
 } from "./pom.ts";
 export { hardSigmoidGradient, type PomBackwardArguments, type PomGradients, pomBackward } from "./pom_backward.ts";
