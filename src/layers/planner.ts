@@ -138,7 +138,7 @@ export interface Source {
 }
 
 /** What a slab of rows takes at most, unless that is fewer rows than SLAB_ROWS: more would only cost memory, and leave the caches. */
-const SLAB_BYTES = 8 << 20;
+const SLAB_BYTES = 4 << 20;
 const SLAB_ROWS = 1024;
 
 /**
