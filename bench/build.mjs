@@ -48,6 +48,7 @@ export async function bundle({ names, target, source, label }) {
     resolve: {
       alias: [
         { find: /^homm-webgpu$/, replacement: join(source, "src/index.ts") },
+        { find: /^homm-webgpu\/pom$/, replacement: join(source, "src/pom.ts") },
         { find: /^homm-webgpu\/(models|baselines|reference)$/, replacement: join(source, "src/$1/index.ts") },
       ],
     },

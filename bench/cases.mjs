@@ -59,7 +59,11 @@ export function bytesOf(task) {
   if (task.kind === "moments") return 4 * (task.batch * task.tokens * task.dim + task.dim * momentDim(task));
   if (task.kind === "decode") return 4 * 3 * task.dim * momentDim(task);
   if (task.kind === "attention") return 4 * (2 * task.tokens * task.dim + 4 * task.dim * task.dim);
-  if (task.kind === "rival") return 4 * (2 * task.tokens * task.layer.dim + 4 * task.layer.dim * task.layer.dim);
+  if (task.kind === "rival") {
+    const { dim } = task.layer;
+    const weights = task.layer.layer === "pom" ? 3 * task.layer.expand * dim * dim : 4 * dim * dim;
+    return 4 * (2 * task.tokens * dim + weights);
+  }
   return undefined;
 }
 
@@ -174,7 +178,8 @@ function attentionGroup(tokens, causal) {
     size: tokens,
     entries: [
       { name: "homm", contender: "homm", task: hom, role: "contender" },
-      ...["plain", ...PEERS].map((name) => /** @type {Entry} */ ({ name: `${name} attention`, contender: name, task, role: "contender" })),
+      { name: "AttentionLayer", contender: "rivals", task, role: "contender" },
+      ...PEERS.map((name) => /** @type {Entry} */ ({ name: `${name} attention`, contender: name, task, role: "contender" })),
       { name: "onnx attention in parts", contender: "onnx", task: { ...task, form: "operations" }, role: "contender" },
     ],
   };
@@ -185,7 +190,8 @@ const FEATURES = 128;
 const FEATURE_MAPS = /** @type {const} */ ({ Performer: "favor", RFA: "rfa", RM: "maclaurin_exp" });
 
 /**
- * The layer and its rivals on as many tokens: all of the same width, then those of linear cost so large that they need as many FLOPs as attention does.
+ * The layer and its rivals on as many tokens: all of the same width, the polynomial mixer with as many moments as the layer, then those of linear cost so large that they need
+ * as many FLOPs as attention does.
  * @param {number} tokens @param {boolean} causal @returns {Group}
  */
 function rivalsGroup(tokens, causal) {
@@ -205,11 +211,13 @@ function rivalsGroup(tokens, causal) {
     size: tokens,
     entries: [
       { name: "HoM", contender: "homm", task: layer({ ...hom, orderExpand: 2, mask }), role: "contender" },
+      entry("PoM", { layer: "pom", dim, degree: 2, expand: 4 }),
       entry("attention", attention),
       ...Object.entries(FEATURE_MAPS).map(([name, featureMap]) =>
         entry(name, { ...attention, layer: "linear_attention", featureMap, features: FEATURES }),
       ),
       { name: "HoM, equal FLOPs", contender: "homm", task: layer({ ...hom, orderExpand: large.orderExpand, mask }), role: "contender" },
+      entry("PoM, equal FLOPs", matchFlops(attention, "pom", { ...shape, fixed: { degree: 2 } }).config),
       ...Object.entries(FEATURE_MAPS).map(([name, featureMap]) =>
         entry(`${name}, equal FLOPs`, matchFlops(attention, "linear_attention", { ...shape, fixed: { featureMap } }).config),
       ),

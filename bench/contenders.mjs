@@ -4,6 +4,6 @@ export const CONTENDERS = {
   jax: { title: "jax-js, jit", npm: "@jax-js/jax" },
   tfjs: { title: "TensorFlow.js, WebGPU backend", npm: "@tensorflow/tfjs-backend-webgpu" },
   onnx: { title: "onnxruntime-web, WebGPU provider", npm: "onnxruntime-web" },
-  rivals: { title: "homm-webgpu/baselines: softmax and linear attention" },
-  plain: { title: "plain WGSL: the ceilings, and streaming softmax attention" },
+  rivals: { title: "homm-webgpu/baselines, homm-webgpu/pom: softmax and linear attention, the polynomial mixer" },
+  plain: { title: "plain WGSL: the ceilings" },
 };

@@ -45,6 +45,20 @@ export function rivalParams(seed, dim) {
   return { "q_proj.weight": short(q), "k_proj.weight": short(k), "v_proj.weight": v, "out_proj.weight": o };
 }
 
+/**
+ * Parameters of a polynomial mixer without groups, with pre-activations of about unit variance: moments, then gates, in `qc_proj`.
+ * @param {number} seed @param {{ dim: number, degree: number, expand: number }} config
+ */
+export function pomParams(seed, { dim, degree, expand }) {
+  const width = expand * dim;
+  return {
+    "qc_proj.weight": normals(seed + 1, 2 * width * dim, 1 / Math.sqrt(dim)),
+    se_bias: normals(seed + 2, width, 0.5),
+    po_coeff: normals(seed + 3, width * degree),
+    "ag_proj.weight": normals(seed + 4, dim * width, 1 / Math.sqrt(width)),
+  };
+}
+
 /** 1 for tokens that count, about four in five. @param {number} seed @param {number} length */
 export function paddingMask(seed, length) {
   return Uint8Array.from(normals(seed, length), (value) => (value > -0.85 ? 1 : 0));

@@ -1,7 +1,7 @@
 // What a task has to give, in float64: some rows of it, so that large shapes can be checked too.
 import { drawFeatures } from "homm-webgpu/baselines";
-import { attention as attend, HomStream, homReference, randomFeatures } from "homm-webgpu/reference";
-import { attentionParams, layerParams, normals, paddingMask, rivalParams, SEEDS } from "./data.mjs";
+import { attention as attend, HomStream, homReference, PomStream, pomReference, randomFeatures } from "homm-webgpu/reference";
+import { attentionParams, layerParams, normals, paddingMask, pomParams, rivalParams, SEEDS } from "./data.mjs";
 
 /** @typedef {import("./types.ts").Task} Task */
 /** @typedef {{ rows: number[], width: number, length: number, values: ArrayLike<number> }} Expected rows of `width` numbers of an output of `length` */
@@ -40,7 +40,8 @@ export function expected(task) {
     case "attention":
       return attention(task);
     case "rival":
-      return rival(task);
+      if (task.layer.layer === "pom") return task.causal ? causalMixer(task.tokens, task.layer) : mixer(task.tokens, task.layer);
+      return rival(task.tokens, task.causal, task.layer);
     case "products": {
       const [rows = 0, inner = 0, outer = 0] = task.shapes.at(-1) ?? [];
       return product(rows, inner, outer, someRows(rows, 16));
@@ -93,6 +94,11 @@ function causalLayer(task) {
   const x = normals(SEEDS.tokens, tokens * dim);
   const stream = new HomStream(sizesOf(task), layerParams(SEEDS.params, task));
   const rows = someRows(tokens, 64);
+  return { rows, width: dim, length: tokens * dim, values: answers(stream, x, rows, dim) };
+}
+
+/** What a stream of the tokens up to each of these rows answers to it. @param {HomStream | PomStream} stream @param {Float32Array} x @param {readonly number[]} rows @param {number} dim */
+function answers(stream, x, rows, dim) {
   const values = new Float64Array(rows.length * dim);
   let seen = 0;
   for (const [i, row] of rows.entries()) {
@@ -100,7 +106,31 @@ function causalLayer(task) {
     seen = row + 1;
     values.set(stream.query(x.subarray(row * dim, (row + 1) * dim)), i * dim);
   }
+  return values;
+}
+
+/** @param {number} tokens @param {import("homm-webgpu/baselines").PomCost} layer @returns {Expected} */
+function mixer(tokens, layer) {
+  const { dim } = layer;
+  const context = normals(SEEDS.tokens, tokens * dim);
+  const rows = someRows(tokens, 64);
+  const query = gather(context, rows, dim);
+  const shape = { batch: 1, queryLength: rows.length, contextLength: tokens };
+  const values = pomReference(mixerSizes(layer), pomParams(SEEDS.params, layer), { query, context, ...shape });
   return { rows, width: dim, length: tokens * dim, values };
+}
+
+/** @param {number} tokens @param {import("homm-webgpu/baselines").PomCost} layer @returns {Expected} */
+function causalMixer(tokens, layer) {
+  const { dim } = layer;
+  const rows = someRows(tokens, 64);
+  const stream = new PomStream(mixerSizes(layer), pomParams(SEEDS.params, layer));
+  return { rows, width: dim, length: tokens * dim, values: answers(stream, normals(SEEDS.tokens, tokens * dim), rows, dim) };
+}
+
+/** @param {import("homm-webgpu/baselines").PomCost} layer */
+function mixerSizes({ dim, degree, expand }) {
+  return { dim, degree, expand };
 }
 
 /** @param {number} rows @param {number} inner @param {number} outer @param {number[]} wanted @returns {Expected} */
@@ -131,8 +161,11 @@ function project(x, weight, dim) {
   return y;
 }
 
-/** Some rows of a layer of homm-webgpu/baselines: their scores with all keys, then the means. @param {import("./types.ts").RivalTask} task @returns {Expected} */
-function rival({ tokens, causal, layer }) {
+/**
+ * Some rows of a layer of homm-webgpu/baselines: their scores with all keys, then the means.
+ * @param {number} tokens @param {boolean} causal @param {import("homm-webgpu/baselines").AttentionCost | import("homm-webgpu/baselines").LinearAttentionCost} layer @returns {Expected}
+ */
+function rival(tokens, causal, layer) {
   const { dim } = layer;
   const x = normals(SEEDS.tokens, tokens * dim);
   const w = rivalParams(SEEDS.params, dim);

@@ -9,7 +9,7 @@ import { megabytes, overtakings, rivalsOf, short, withPrefix } from "./table.mjs
 /** @typedef {{ name: string, color: string, points: { x: number, y: number }[] }} Line */
 
 /** @type {Readonly<Record<string, string>>} */
-const COLORS = { homm: "#0c8599", jax: "#e8590c", tfjs: "#f2a900", onnx: "#7950f2", plain: "#868e96", "homm@base": "#66b2bd" };
+const COLORS = { homm: "#0c8599", jax: "#e8590c", tfjs: "#f2a900", onnx: "#7950f2", plain: "#868e96", rivals: "#c2255c", "homm@base": "#66b2bd" };
 
 const STYLE = `
 :root { color-scheme: light dark; --ink: #1b1f23; --soft: #57606a; --rule: #d0d7de; --ground: #fff; --panel: #f6f8fa; --good: #1a7f37; --bad: #b42318; }

@@ -137,12 +137,12 @@ function targetsOfGroup(group, adapter) {
   return targets;
 }
 
-/** Where the layer becomes faster than plain attention, against where it needs fewer FLOPs. @param {readonly GroupResult[]} groups @returns {Target[]} */
+/** Where the layer becomes faster than the package's attention, against where it needs fewer FLOPs. @param {readonly GroupResult[]} groups @returns {Target[]} */
 function crossoverTargets(groups) {
   const points = groups
     .filter(({ series }) => series === "attention")
     .flatMap((group) => {
-      const [homm, attention] = [entryOf(group, "homm"), entryOf(group, "plain attention")];
+      const [homm, attention] = [entryOf(group, "homm"), entryOf(group, "AttentionLayer")];
       return homm && attention && homm.task.kind === "layer" ? [{ homm, attention, task: homm.task, size: group.size ?? Number.NaN }] : [];
     })
     .sort((a, b) => a.size - b.size);

@@ -1,4 +1,4 @@
-import type { AttentionCost, LinearAttentionCost } from "homm-webgpu/baselines";
+import type { AttentionCost, LinearAttentionCost, PomCost } from "homm-webgpu/baselines";
 
 /** What a contender is asked to compute; plain data, so that it passes into a page or another process. */
 export type Task = LayerTask | DecodeTask | AttentionTask | RivalTask | ProductsTask | MatvecTask | MultiplyAddTask | CopyTask;
@@ -33,12 +33,12 @@ export interface AttentionTask {
   readonly form?: "operator" | "operations";
 }
 
-/** A layer of homm-webgpu/baselines on itself, batch 1, without biases. */
+/** A layer of homm-webgpu/baselines or homm-webgpu/pom on itself, batch 1, without biases. */
 export interface RivalTask {
   readonly kind: "rival";
   readonly tokens: number;
   readonly causal: boolean;
-  readonly layer: AttentionCost | LinearAttentionCost;
+  readonly layer: AttentionCost | LinearAttentionCost | PomCost;
 }
 
 /** Plain matrix products [rows, inner] x [inner, outer], one after the other. */

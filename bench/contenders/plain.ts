@@ -1,5 +1,4 @@
-import { attentionParams, normals, SEEDS, transposed } from "../data.mjs";
-import attentionSource from "../kernels/attention.wgsl?raw";
+import { normals, SEEDS, transposed } from "../data.mjs";
 import copySource from "../kernels/copy.wgsl?raw";
 import matvecColumns from "../kernels/matvec_columns.wgsl?raw";
 import matvecRows from "../kernels/matvec_rows.wgsl?raw";
@@ -9,7 +8,7 @@ import direct16x8 from "../kernels/product_direct_16x8.wgsl?raw";
 import quads16x8 from "../kernels/product_quads_16x8.wgsl?raw";
 import staged64x64 from "../kernels/product_staged_64x64.wgsl?raw";
 import staged128x128 from "../kernels/product_staged_128x128.wgsl?raw";
-import type { AttentionTask, CopyTask, MatvecTask, MultiplyAddTask, Prepared, ProductsTask, Task } from "../types.ts";
+import type { CopyTask, MatvecTask, MultiplyAddTask, Prepared, ProductsTask, Task } from "../types.ts";
 import { Unsupported } from "../types.ts";
 import { drive } from "./harness.ts";
 
@@ -68,7 +67,6 @@ drive(async () => {
       if (task.kind === "matvec") return matvecs(task);
       if (task.kind === "multiply_add") return multiplyAdd(task);
       if (task.kind === "copy") return copy(task);
-      if (task.kind === "attention") return attention(task);
       throw new Unsupported(`plain WGSL has no ${task.kind}`);
     },
   };
@@ -254,24 +252,5 @@ drive(async () => {
       return job(pipeline, [x, y], spread(Math.ceil(bytes / 16 / 64 / vectors)));
     });
     return { call: () => submit([best.job]), read: () => read(y), details: { variant: best.name, work: 2 * bytes } };
-  }
-
-  async function attention({ tokens, dim, heads, causal }: AttentionTask): Promise<Prepared> {
-    if (dim / heads !== 64 || tokens % 32 !== 0) throw new Unsupported("the plain kernel has heads of 64 and tokens in multiples of 32");
-    const { q, k, v, o } = attentionParams(SEEDS.params, dim);
-    const x = buffer(tokens * dim * 4, normals(SEEDS.tokens, tokens * dim));
-    const qkv = buffer(3 * tokens * dim * 4);
-    const mixed = buffer(tokens * dim * 4);
-    const y = buffer(tokens * dim * 4);
-    const packed = new Float32Array(3 * dim * dim);
-    for (const [i, weight] of [q, k, v].entries()) packed.set(weight, i * dim * dim);
-    const wQkv = buffer(packed.byteLength, transposed(packed, 3 * dim, dim));
-    const wO = buffer(o.byteLength, transposed(o, dim, dim));
-    const project = (shape: readonly [number, number, number], buffers: GPUBuffer[]) =>
-      fastest(productsFor(shape), async (product) => productJob(product, await compile(product.source), shape, buffers));
-    const before = await project([tokens, dim, 3 * dim], [x, wQkv, qkv]);
-    const after = await project([tokens, dim, dim], [mixed, wO, y]);
-    const core = job(await compile(attentionSource, { CAUSAL: causal ? 1 : 0 }), [uniform(tokens, heads), qkv, mixed], [tokens / 32, heads]);
-    return { call: () => submit([before.job, core, after.job]), read: () => read(y), details: { variant: `projections ${before.name}` } };
   }
 });

@@ -1,8 +1,16 @@
 import { requestGpu, Tensor } from "homm-webgpu";
 import { AttentionLayer, drawFeatures, LinearAttentionLayer } from "homm-webgpu/baselines";
-import { normals, rivalParams, SEEDS } from "../data.mjs";
-import { type Prepared, type RivalTask, type Task, Unsupported } from "../types.ts";
+import { PomLayer } from "homm-webgpu/pom";
+import { normals, pomParams, rivalParams, SEEDS } from "../data.mjs";
+import { type Details, type Prepared, type RivalTask, type Task, Unsupported } from "../types.ts";
 import { drive } from "./harness.ts";
+
+/** A layer and how it is called. */
+interface Rival {
+  forward(x: Tensor, out: Tensor): void;
+  readonly plan: NonNullable<Details["plan"]>;
+  readonly weightBytes: number;
+}
 
 drive(async () => {
   let gpu: Awaited<ReturnType<typeof requestGpu>>;
@@ -12,24 +20,30 @@ drive(async () => {
       gpu = await requestGpu();
     },
     async prepare(task: Task): Promise<Prepared> {
-      if (task.kind === "rival") return rival(task);
-      throw new Unsupported(`the baselines have no ${task.kind}`);
+      if (task.kind !== "rival") throw new Unsupported(`the rivals have no ${task.kind}`);
+      const { tokens, layer } = task;
+      const { forward, plan, weightBytes } = await rival(task);
+      const shape = [1, tokens, layer.dim];
+      const x = Tensor.from(gpu, normals(SEEDS.tokens, tokens * layer.dim), shape);
+      const out = Tensor.from(gpu, new Float32Array(tokens * layer.dim).fill(Number.NaN), shape);
+      return { call: () => forward(x, out), read: () => out.read(), details: { plan, weightBytes } };
     },
   };
 
-  async function rival({ tokens, causal, layer: cost }: RivalTask): Promise<Prepared> {
+  async function rival({ tokens, causal, layer: cost }: RivalTask): Promise<Rival> {
+    if (cost.layer === "pom") {
+      const { dim, degree, expand } = cost;
+      const layer = await PomLayer.create(gpu, { dim, degree, expand }, pomParams(SEEDS.params, cost));
+      const mask = causal ? ("causal" as const) : undefined;
+      const plan = layer.plan({ batch: 1, queryLength: tokens, mask });
+      return { forward: (x, out) => void layer.forward(x, { mask, out }), plan, weightBytes: layer.weightBytes };
+    }
     const { dim, heads } = cost;
     const common = { dim, heads, bias: false };
     const params = rivalParams(SEEDS.params, dim);
     const layer = cost.layer === "attention" ? await AttentionLayer.create(gpu, common, params) : await linear();
-    const shape = [1, tokens, dim];
-    const x = Tensor.from(gpu, normals(SEEDS.tokens, tokens * dim), shape);
-    const out = Tensor.from(gpu, new Float32Array(tokens * dim).fill(Number.NaN), shape);
-    return {
-      call: () => void layer.forward(x, { causal, out }),
-      read: () => out.read(),
-      details: { plan: layer.plan({ batch: 1, length: tokens, causal }), weightBytes: layer.weightBytes },
-    };
+    const plan = layer.plan({ batch: 1, length: tokens, causal });
+    return { forward: (x, out) => void layer.forward(x, { causal, out }), plan, weightBytes: layer.weightBytes };
 
     function linear(): Promise<LinearAttentionLayer> {
       if (cost.layer !== "linear_attention") throw new Unsupported(cost.layer);
