@@ -5,6 +5,7 @@ import { allGroups, crossoverTokens, flopsOf, isChosen } from "../../bench/cases
 import { onnxModel } from "../../bench/contenders/onnx_model.ts";
 import { normals, paddingMask, transposed } from "../../bench/data.mjs";
 import { readOptions, usage } from "../../bench/options.mjs";
+import { expected } from "../../bench/reference.mjs";
 import { addCeilings, againstBase, ceilingsOf, type GroupResult, targetsOf } from "../../bench/results.mjs";
 import { crossover, exponent, median, quantile, ratio, relativeError, summary } from "../../bench/statistics.mjs";
 import { align, groupTable, overtakings, rivalsTable, short, targetTable, withPrefix } from "../../bench/table.mjs";
@@ -122,15 +123,30 @@ describe("cases", () => {
     for (const { id, size, entries } of rivals) {
       const costOf = (name: string) => flopsOf(entries.find((e) => e.name === name)!.task)!;
       for (const { name, task } of entries.filter(({ name }) => name.includes("equal FLOPs"))) {
-        // The layer has steps of 12·D² FLOPs a token, and features end at 4096 a head.
-        const isCoarse = name.startsWith("HoM")
+        // The layer has steps of 12·D² FLOPs a token, the mixer of half as many, and features end at 4096 a head.
+        const isCoarse = /^[HP]oM/.test(name)
           ? size! <= 1_024
-          : task.kind === "rival" && task.layer.layer !== "attention" && task.layer.features === 4096;
+          : task.kind === "rival" && task.layer.layer === "linear_attention" && task.layer.features === 4096;
         const [least, most] = isCoarse ? [0.35, 1.5] : [0.9, 1.1];
         expect(costOf(name) / costOf("attention"), `${id}: ${name}`).toBeGreaterThan(least);
         expect(costOf(name) / costOf("attention"), `${id}: ${name}`).toBeLessThan(most);
       }
-      expect(entries.map(({ name }) => name)).toEqual(expect.arrayContaining(["HoM", "attention", "Performer", "RFA", "RM"]));
+      expect(entries.map(({ name }) => name)).toEqual(expect.arrayContaining(["HoM", "PoM", "attention", "Performer", "RFA", "RM"]));
+      expect(costOf("PoM") / costOf("HoM"), `${id}: as many moments, and about as much work`).toBeCloseTo(1, 1);
+    }
+  });
+
+  it("are checked against float64: the last row of a causal call has seen every token, as without a mask", () => {
+    const last = (name: string, causal: boolean) => {
+      const { entries } = allGroups({ quick: true }).find(({ id }) => id === `rivals${causal ? "-causal" : ""}-256`)!;
+      const { rows, width, values, length } = expected(entries.find((e) => e.name === name)!.task)!;
+      expect([rows.at(-1), length]).toEqual([255, 256 * 128]);
+      return Array.from(values).slice(-width);
+    };
+    for (const name of ["HoM", "PoM", "attention", "Performer", "RFA", "RM"]) {
+      const [causal, whole] = [last(name, true), last(name, false)];
+      for (const [i, value] of whole.entries()) expect(causal[i], `${name}, channel ${i}`).toBeCloseTo(value, 9);
+      expect(Math.hypot(...whole), name).toBeGreaterThan(0.1);
     }
   });
 
