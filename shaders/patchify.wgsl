@@ -4,6 +4,8 @@
 //
 //   image [B, C, H, W]     rows [B·n, C·p·p], patches in row-major order; what does not fill a patch is dropped
 //
+// Numbers of a row are c·channel_step + (i·p + j)·pixel_step: (c, i, j) above, (i, j, c) for the gradients of what unpatchify.wgsl puts together.
+//
 // One invocation owns one number. Cost: reads and writes B·n·C·p·p.
 
 struct Shape {
@@ -14,6 +16,8 @@ struct Shape {
   side: u32,
   columns: u32,
   patches: u32,
+  channel_step: u32,
+  pixel_step: u32,
   size: u32,
 }
 
@@ -28,10 +32,13 @@ fn main(@builtin(global_invocation_id) id: vec3u, @builtin(num_workgroups) grid:
     return;
   }
   let p = shape.side;
-  let j = index % p;
-  let i = index / p % p;
-  let c = index / (p * p) % shape.channels;
-  let row = index / (p * p * shape.channels);
+  let length = p * p * shape.channels;
+  let inside = index % length;
+  let pixel = inside / shape.pixel_step % (p * p);
+  let j = pixel % p;
+  let i = pixel / p;
+  let c = inside / shape.channel_step % shape.channels;
+  let row = index / length;
   let n = row % shape.patches;
   let y = n / shape.columns * p + i;
   let x = n % shape.columns * p + j;

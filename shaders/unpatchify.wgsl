@@ -2,7 +2,9 @@
 //
 //   image[b, c, y, x] = rows[(b, (y / p)·columns + x / p), (y mod p, x mod p, c)]
 //
-//   rows [B·n, p·p·C]     image [B, C, H, W], H and W multiples of p
+//   rows [B·n, p·p·C]     image [B, C, H, W], 0 where there is no whole patch
+//
+// Numbers of a row are c·channel_step + (i·p + j)·pixel_step: (i, j, c) above, (c, i, j) for the gradients of what patchify.wgsl takes apart.
 //
 // One invocation owns one pixel of one channel. Cost: reads and writes B·C·H·W.
 
@@ -14,6 +16,8 @@ struct Shape {
   side: u32,
   columns: u32,
   patches: u32,
+  channel_step: u32,
+  pixel_step: u32,
   size: u32,
 }
 
@@ -32,7 +36,11 @@ fn main(@builtin(global_invocation_id) id: vec3u, @builtin(num_workgroups) grid:
   let y = index / shape.width % shape.height;
   let c = index / (shape.width * shape.height) % shape.channels;
   let b = index / (shape.width * shape.height * shape.channels);
-  let row = b * shape.patches + y / p * shape.columns + x / p;
-  let inside = (y % p * p + x % p) * shape.channels + c;
-  image[shape.image_offset + index] = rows[row * p * p * shape.channels + inside];
+  let n = y / p * shape.columns + x / p;
+  var value = 0.0;
+  if (x / p < shape.columns && n < shape.patches) {
+    let inside = (y % p * p + x % p) * shape.pixel_step + c * shape.channel_step;
+    value = rows[(b * shape.patches + n) * p * p * shape.channels + inside];
+  }
+  image[shape.image_offset + index] = value;
 }

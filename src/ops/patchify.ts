@@ -1,7 +1,7 @@
 import source from "../../shaders/patchify.wgsl?raw";
 import { type Slot, type Step, WORKGROUP_SIZE } from "../runtime/kernel.ts";
 import { bindRows, defineKernel, workgroupsFor } from "./op.ts";
-import type { ImageShape } from "./types.ts";
+import { type ImageShape, patchSteps } from "./types.ts";
 
 export const patchify = defineKernel({ name: "patchify", source });
 
@@ -9,6 +9,8 @@ export interface PatchifyArguments extends ImageShape {
   /** Where the image begins, in bytes. */
   readonly image: { readonly buffer: string; readonly byteOffset: number };
   readonly rows: Slot;
+  /** Channels are next to each other in a row. Default: the pixels of a channel. */
+  readonly channelsLast?: boolean;
   readonly maxWorkgroups: number;
 }
 
@@ -22,7 +24,17 @@ export function planPatchify(a: PatchifyArguments): Step {
   return {
     kernel: patchify,
     variant: {},
-    uniforms: { image_offset: image.offset, channels, height, width, side: patch, columns, patches: down * columns, size },
+    uniforms: {
+      image_offset: image.offset,
+      channels,
+      height,
+      width,
+      side: patch,
+      columns,
+      patches: down * columns,
+      ...patchSteps(a, a.channelsLast ?? false),
+      size,
+    },
     slots: { image: image.slot, rows: a.rows },
     workgroups: workgroupsFor(Math.ceil(size / WORKGROUP_SIZE), a.maxWorkgroups),
     bytesRead: size * 4,

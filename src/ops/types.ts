@@ -31,6 +31,11 @@ export interface ImageShape {
   readonly patch: number;
 }
 
+/** Numbers of a patch's row from one channel and one pixel to the next. */
+export function patchSteps({ channels, patch }: ImageShape, channelsLast: boolean) {
+  return channelsLast ? { channel_step: 1, pixel_step: channels } : { channel_step: patch * patch, pixel_step: 1 };
+}
+
 /** The blocks of tokens that a dispatch walks (shaders/shared/token_range.wgsl). */
 export interface TokenBlocks {
   readonly count: number;

@@ -11,19 +11,23 @@ export interface ImageSizes {
   readonly patch: number;
 }
 
-/** image [B, C, H, W] -> patches [B, rows·columns, C·p·p], in row-major order; what does not fill a patch is dropped. */
-export function patchify(image: ArrayLike<number>, { batch, channels, height, width, patch }: ImageSizes): Float64Array {
+/**
+ * image [B, C, H, W] -> patches [B, rows·columns, C·p·p], in row-major order; what does not fill a patch is dropped. With `channelsLast` a patch is (row in it, column, channel):
+ * of a gradient of what `unpatchify` gives, that of what it was given.
+ */
+export function patchify(image: ArrayLike<number>, { batch, channels, height, width, patch }: ImageSizes, channelsLast = false): Float64Array {
   checkLength("patchify", "image", image, batch * channels * height * width, "B·C·H·W");
   const [rows, columns] = [Math.floor(height / patch), Math.floor(width / patch)];
-  const out = new Float64Array(batch * rows * columns * channels * patch * patch);
-  let at = 0;
+  const area = patch * patch;
+  const out = new Float64Array(batch * rows * columns * channels * area);
   for (let b = 0; b < batch; b++) {
     for (let n = 0; n < rows * columns; n++) {
       for (let c = 0; c < channels; c++) {
-        for (let i = 0; i < patch * patch; i++) {
+        for (let i = 0; i < area; i++) {
           const y = Math.floor(n / columns) * patch + Math.floor(i / patch);
           const x = (n % columns) * patch + (i % patch);
-          out[at++] = image[((b * channels + c) * height + y) * width + x]!;
+          const inside = channelsLast ? i * channels + c : c * area + i;
+          out[(b * rows * columns + n) * channels * area + inside] = image[((b * channels + c) * height + y) * width + x]!;
         }
       }
     }
@@ -31,19 +35,23 @@ export function patchify(image: ArrayLike<number>, { batch, channels, height, wi
   return out;
 }
 
-/** patches [B, rows·columns, p·p·C], each (row in the patch, column, channel) -> image [B, C, H, W]. */
-export function unpatchify(patches: ArrayLike<number>, { batch, channels, height, width, patch }: ImageSizes): Float64Array {
-  const columns = width / patch;
-  const size = batch * channels * height * width;
-  checkLength("unpatchify", "patches", patches, size, "B·C·H·W");
-  const out = new Float64Array(size);
+/**
+ * patches [B, rows·columns, p·p·C], each (row in the patch, column, channel) -> image [B, C, H, W], 0 where a border does not fill a patch. Without `channelsLast` a patch is
+ * (channel, row, column): of a gradient of what `patchify` gives, that of the image.
+ */
+export function unpatchify(patches: ArrayLike<number>, { batch, channels, height, width, patch }: ImageSizes, channelsLast = true): Float64Array {
+  const [rows, columns] = [Math.floor(height / patch), Math.floor(width / patch)];
+  const area = patch * patch;
+  checkLength("unpatchify", "patches", patches, batch * rows * columns * area * channels, "B·n·p·p·C");
+  const out = new Float64Array(batch * channels * height * width);
   for (let b = 0; b < batch; b++) {
     for (let c = 0; c < channels; c++) {
-      for (let y = 0; y < height; y++) {
-        for (let x = 0; x < width; x++) {
+      for (let y = 0; y < rows * patch; y++) {
+        for (let x = 0; x < columns * patch; x++) {
           const n = Math.floor(y / patch) * columns + Math.floor(x / patch);
-          const inside = ((y % patch) * patch + (x % patch)) * channels + c;
-          out[((b * channels + c) * height + y) * width + x] = patches[(b * (height / patch) * columns + n) * patch * patch * channels + inside]!;
+          const i = (y % patch) * patch + (x % patch);
+          const inside = channelsLast ? i * channels + c : c * area + i;
+          out[((b * channels + c) * height + y) * width + x] = patches[(b * rows * columns + n) * area * channels + inside]!;
         }
       }
     }

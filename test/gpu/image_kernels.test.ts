@@ -25,7 +25,7 @@ describe("patchify and unpatchify", () => {
     { batch: 1, channels: 3, height: 65, width: 33, patch: 8 },
     { batch: 2, channels: 5, height: 12, width: 12, patch: 12 },
   ])("$batch images [$channels, $height, $width] in patches of $patch", async (sizes) => {
-    const { batch, channels, height, width, patch } = sizes;
+    const { batch, channels, height, width } = sizes;
     const maxWorkgroups = 3;
     // The image lies 5 numbers into its buffer.
     const offset = 5;
@@ -35,12 +35,16 @@ describe("patchify and unpatchify", () => {
     const apart = planPatchify({ ...sizes, image: place, rows: slotOf("rows", rows.length), maxWorkgroups });
     const cut = await runSteps(gpu, [apart], { image, rows: rows.length });
     expectSameBits(cut.rows, Float32Array.from(rows), "rows");
-    if (height % patch !== 0 || width % patch !== 0) return;
     const patches = normals32(2, rows.length);
-    const together = planUnpatchify({ ...sizes, rows: slotOf("rows", rows.length), image: place, maxWorkgroups });
-    const put = await runSteps(gpu, [together], { rows: patches, image: image.length });
-    expectSameBits(put.image.subarray(offset), Float32Array.from(unpatchify(patches, sizes)), "image");
-    expect([...put.image.subarray(0, offset)].every(Number.isNaN), "before the image").toBe(true);
+    for (const channelsLast of [true, false]) {
+      const together = planUnpatchify({ ...sizes, rows: slotOf("rows", rows.length), image: place, channelsLast, maxWorkgroups });
+      const put = await runSteps(gpu, [together], { rows: patches, image: image.length });
+      expectSameBits(put.image.subarray(offset), Float32Array.from(unpatchify(patches, sizes, channelsLast)), "image");
+      expect([...put.image.subarray(0, offset)].every(Number.isNaN), "before the image").toBe(true);
+    }
+    const back = planPatchify({ ...sizes, image: place, rows: slotOf("rows", rows.length), channelsLast: true, maxWorkgroups });
+    const turned = await runSteps(gpu, [back], { image, rows: rows.length });
+    expectSameBits(turned.rows, Float32Array.from(patchify(image.subarray(offset), sizes, true)), "channels last");
   });
 });
 

@@ -42,6 +42,11 @@ describe("images", () => {
     // (channel, row, column) of a patch -> (row, column, channel)
     const turned = apart.map((_, i) => apart[Math.floor(i / 12) * 12 + (i % 3) * 4 + Math.floor((i % 12) / 3)]!);
     expect(unpatchify(turned, sizes)).toEqual(image);
+    expect(unpatchify(apart, sizes, false)).toEqual(image);
+    expect(patchify(image, sizes, true)).toEqual(turned);
+    // What fills no patch is 0.
+    const wide = unpatchify(Float64Array.of(1, 2, 3, 4), { batch: 1, channels: 1, height: 3, width: 3, patch: 2 });
+    expect([...wide]).toEqual([1, 2, 0, 3, 4, 0, 0, 0, 0]);
   });
 
   test.each([true, false])("weights add up to 1, and the same size changes nothing, antialias %s", (antialias) => {
