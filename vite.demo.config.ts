@@ -30,6 +30,7 @@ export default defineConfig({
   resolve: {
     alias: [
       { find: /^homm-webgpu$/, replacement: source("index.ts") },
+      { find: /^homm-webgpu\/pom$/, replacement: source("pom.ts") },
       { find: /^homm-webgpu\/(\w+)$/, replacement: source("$1/index.ts") },
     ],
   },

@@ -34,7 +34,7 @@ let running = false;
 let run: Run | undefined;
 let adapter = { name: "", software: false, timestamps: false };
 
-const series = methods.map(({ label, line }) => ({ label, line, points: true }));
+const series = methods.map(({ label, line, dashed = false }) => ({ label, line, dashed, points: true }));
 const x = { label: "tokens", format: grouped, base: 2 } as const;
 const timeChart = new Chart(element("time-chart"), { series, x, y: { label: "a call", format: milliseconds } });
 const memoryChart = new Chart(element("memory-chart"), { series, x, y: { label: "bytes", format: bytes } });
@@ -195,7 +195,7 @@ function finding(points: readonly Point[]): string {
 }
 
 function article(label: string): string {
-  return label === "moment layer" ? "the moment layer" : label;
+  return label === "moment layer" || label === "polynomial mixer" ? `the ${label}` : label;
 }
 
 interface Overtaking {

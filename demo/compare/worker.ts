@@ -1,8 +1,19 @@
 /** Runs a moment layer and its rivals on the visitor's adapter, and times them. */
 import { type Gpu, HomLayer, Tensor } from "homm-webgpu";
-import { AttentionLayer, drawFeatures, flops, type LayerCost, LinearAttentionLayer } from "homm-webgpu/baselines";
+import {
+  type AttentionCost,
+  AttentionLayer,
+  drawFeatures,
+  flops,
+  type HomCost,
+  type LayerCost,
+  type LinearAttentionCost,
+  LinearAttentionLayer,
+  type PomCost,
+} from "homm-webgpu/baselines";
+import { PomLayer } from "homm-webgpu/pom";
 import { KernelTimer } from "../kernels/timer.ts";
-import { layerParams, normals } from "../shared/random.ts";
+import { layerParams, normals, pomParams } from "../shared/random.ts";
 import { type Send, serve, turn } from "../shared/serve.ts";
 import { type Comparison, layerFor, type MethodName, methods } from "./methods.ts";
 
@@ -102,10 +113,8 @@ function work(gpu: Gpu, send: Send<Events>) {
   };
 
   async function make(method: MethodName, cost: LayerCost, tokens: number, causal: boolean): Promise<Layer> {
-    const options = { batch: 1, length: tokens, causal };
-    if (cost.layer === "hom") {
-      const { dim, order, orderExpand } = cost;
-      const layer = await HomLayer.create(gpu, { dim, order, orderExpand, bias: false }, layerParams(SEED, dim, order, orderExpand));
+    if (cost.layer === "hom" || cost.layer === "pom") {
+      const layer = cost.layer === "hom" ? await moments(cost) : await mixer(cost);
       const mask = causal ? ("causal" as const) : undefined;
       const { scratchBytes } = layer.plan({ batch: 1, queryLength: tokens, mask });
       return {
@@ -117,7 +126,7 @@ function work(gpu: Gpu, send: Send<Events>) {
       };
     }
     const layer = cost.layer === "linear_attention" ? await linear(cost) : await softmax(cost);
-    const { scratchBytes } = layer.plan(options);
+    const { scratchBytes } = layer.plan({ batch: 1, length: tokens, causal });
     return {
       method,
       cost,
@@ -127,12 +136,19 @@ function work(gpu: Gpu, send: Send<Events>) {
     };
   }
 
-  function softmax(cost: LayerCost): Promise<AttentionLayer> {
-    if (cost.layer !== "attention") throw new Error(`no layer is called ${cost.layer} here`);
-    return AttentionLayer.create(gpu, { dim: cost.dim, heads: cost.heads, bias: false }, projections(cost.dim));
+  function moments({ dim, order, orderExpand }: HomCost): Promise<HomLayer> {
+    return HomLayer.create(gpu, { dim, order, orderExpand, bias: false }, layerParams(SEED, dim, order, orderExpand));
   }
 
-  function linear({ dim, heads, featureMap, features }: Extract<LayerCost, { layer: "linear_attention" }>): Promise<LinearAttentionLayer> {
+  function mixer({ dim, degree, expand }: PomCost): Promise<PomLayer> {
+    return PomLayer.create(gpu, { dim, degree, expand }, pomParams(SEED, dim, degree, expand));
+  }
+
+  function softmax({ dim, heads }: AttentionCost): Promise<AttentionLayer> {
+    return AttentionLayer.create(gpu, { dim, heads, bias: false }, projections(dim));
+  }
+
+  function linear({ dim, heads, featureMap, features }: LinearAttentionCost): Promise<LinearAttentionLayer> {
     const config = { dim, heads, featureMap, features, bias: false };
     return LinearAttentionLayer.create(gpu, config, { ...projections(dim), ...drawFeatures(config, SEED) });
   }

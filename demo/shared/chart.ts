@@ -14,7 +14,7 @@ export interface Series {
   readonly label: string;
   /** Which of the colours --line-a, --line-b and so on. */
   readonly line: "a" | "b" | "c" | "d" | "e" | "f";
-  /** Computed and not measured. */
+  /** Computed and not measured, or so that a line beneath it is seen. */
   readonly dashed?: boolean;
   /** Marks every value. */
   readonly points?: boolean;

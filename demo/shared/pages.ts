@@ -31,7 +31,7 @@ export const pages: readonly PageEntry[] = [
     file: "compare.html",
     name: "Compare",
     summary:
-      "The moment layer, softmax attention and three kinds of linear attention on more and more tokens: time and memory, at equal width or equal work.",
+      "The moment layer, the polynomial mixer, softmax attention and three kinds of linear attention on more and more tokens: time and memory, at equal width or equal work.",
   },
   {
     file: "train.html",

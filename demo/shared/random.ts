@@ -23,6 +23,17 @@ export function layerParams(seed: number, dim: number, order: number, orderExpan
   };
 }
 
+/** The same of a polynomial mixer: moments, then gates, in `qc_proj`. */
+export function pomParams(seed: number, dim: number, degree: number, expand: number): Record<string, Float32Array> {
+  const moments = expand * dim;
+  return {
+    "qc_proj.weight": normals(seed, 2 * moments * dim, 1 / Math.sqrt(dim)),
+    se_bias: new Float32Array(moments),
+    po_coeff: normals(seed + 1, moments * degree, 1 / Math.sqrt(degree)),
+    "ag_proj.weight": normals(seed + 2, dim * moments, 1 / Math.sqrt(moments)),
+  };
+}
+
 /** Numbers from 0 to 1, without 1 (mulberry32). */
 function uniform(seed: number): () => number {
   let state = seed >>> 0;

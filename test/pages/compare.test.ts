@@ -36,7 +36,7 @@ interface Report {
     readonly ms: number;
     readonly bytes: number;
     readonly flops: number;
-    readonly layer: { readonly orderExpand?: number; readonly features?: number };
+    readonly layer: { readonly orderExpand?: number; readonly expand?: number; readonly features?: number };
   }[];
 }
 
@@ -48,7 +48,7 @@ async function downloaded(page: Page): Promise<Report> {
   return JSON.parse(await readFile(await file.path(), "utf8"));
 }
 
-const METHODS = ["hom", "attention", "favor", "rfa", "maclaurin_exp"];
+const METHODS = ["hom", "pom", "attention", "favor", "rfa", "maclaurin_exp"];
 
 describe("comparing", () => {
   it("times every method at equal width, and shows and saves the same numbers", async () => {
@@ -64,9 +64,10 @@ describe("comparing", () => {
       for (const row of times) for (const cell of row.slice(1)) expect(cell).toMatch(/^[\d.,]+ (µs|ms|s)$/);
       for (const row of memory) for (const cell of row.slice(1)) expect(cell).toMatch(/^[\d.,]+ (bytes|kB|MB)$/);
       expect(work[0]![1]).toMatch(/^[\d.,]+ MFLOP, e 2$/);
-      expect(work.map((row) => row[3])).toEqual(Array(3).fill(expect.stringMatching(/, R 128$/)));
+      for (const row of work) expect(row[2]).toMatch(/^[\d.,]+ MFLOP, e 4$/);
+      expect(work.map((row) => row[4])).toEqual(Array(3).fill(expect.stringMatching(/, R 128$/)));
       expect(await page.locator("#finding").textContent()).toMatch(/^At 500 tokens the fastest is .*\.$/);
-      for (const line of ["a", "b", "c", "d", "e"]) {
+      for (const line of ["a", "b", "c", "d", "e", "f"]) {
         for (const chart of ["#time-chart", "#memory-chart"])
           expect(await isDrawn(page, chart, `--line-${line}`), `${chart}, line ${line}`).toBe(true);
       }
@@ -78,8 +79,10 @@ describe("comparing", () => {
       );
       const of = (method: string) => report.calls.filter((call) => call.method === method);
       // Twice the tokens are twice the work of a linear layer, and more of attention.
-      for (const method of ["hom", "favor", "rfa"]) expect(of(method)[1]!.flops / of(method)[0]!.flops).toBeCloseTo(2, 10);
+      for (const method of ["hom", "pom", "favor", "rfa"]) expect(of(method)[1]!.flops / of(method)[0]!.flops).toBeCloseTo(2, 10);
       expect(of("attention")[1]!.flops / of("attention")[0]!.flops).toBeGreaterThan(2.1);
+      // As many moments in both: weights of the same sizes, and work that differs by what is done a moment.
+      expect(of("pom")[0]!.flops / of("hom")[0]!.flops).toBeCloseTo(1, 1);
       // No matrix of tokens by tokens: of 500 x 500 numbers and more.
       for (const { bytes, method } of report.calls) expect(bytes, method).toBeLessThan(5e6);
       await picture(page, "compare-width");
@@ -98,8 +101,8 @@ describe("comparing", () => {
       const last = calls.filter(({ tokens }) => tokens === 256);
       const attention = last.find(({ method }) => method === "attention")!;
       for (const { method, flops } of last) {
-        // A step of expansion is 12·D² operations a token, of features 32·D.
-        const [low, high] = method === "hom" ? [0.6, 1.6] : [0.9, 1.1];
+        // A step of expansion is 12·D² operations a token, of the mixer's half of it, of features 32·D.
+        const [low, high] = method === "hom" || method === "pom" ? [0.6, 1.6] : [0.9, 1.1];
         expect(flops / attention.flops, method).toBeGreaterThan(low);
         expect(flops / attention.flops, method).toBeLessThan(high);
       }
