@@ -24,6 +24,7 @@ export { type HomBackwardArguments, type HomGradients, homBackward } from "./hom
 export { bicubicWeights, type ImageSizes, patchify, resizeGrid, unpatchify } from "./images.ts";
 export { linear } from "./linear.ts";
 export { DENOMINATOR_MIN, type FeatureSizes, featureAttention, featureScores, featureSums, linearAttentionReference } from "./linear_attention.ts";
+export { linearMixBackward, type MixGradients } from "./linear_attention_backward.ts";
 export { maskMoments } from "./mask_moments.ts";
 export { mergeGradients } from "./merge_gradients.ts";
 export { mergeMoments } from "./merge_moments.ts";
@@ -43,6 +44,7 @@ export { type PomAppendOptions, PomStream, type PomStreamOptions } from "./pom_s
 export { positionFrequencies, positions } from "./positions.ts";
 export { prefixMoments } from "./prefix_moments.ts";
 export { FEATURE_MAPS, type FeatureMap, type LinearAttentionShape, randomFeatures } from "./random_features.ts";
+export { randomFeaturesBackward } from "./random_features_backward.ts";
 export { exponential, type SampleArguments, sample } from "./sample.ts";
 export { scanGradients } from "./scan_gradients.ts";
 export { scanMoments } from "./scan_moments.ts";
