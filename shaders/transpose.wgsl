@@ -1,6 +1,6 @@
 // Columns of packed weights, transposed into packed weights of their own: with them the product with a layer's gradient is a plain linear.
 //
-//   transposed[c, i] = w[i, first + c],   transposed[count, i] = 0 (the bias)
+//   transposed[c, i] = scale w[i, first + c],   transposed[count, i] = 0 (the bias)
 //
 //   w           [inner + 1, outer]    its last row, the bias, is not read
 //   transposed  [count + 1, inner]
@@ -13,6 +13,7 @@ struct Shape {
   stride4: u32,
   first4: u32,
   count4: u32,
+  scale: f32,
 }
 
 @group(0) @binding(0) var<uniform> shape: Shape;
@@ -29,7 +30,7 @@ fn main(@builtin(workgroup_id) group: vec3u, @builtin(local_invocation_index) lo
     return;
   }
   let src = 4u * row * shape.stride4 + shape.first4 + col;
-  let block = transpose(mat4x4f(w[src], w[src + shape.stride4], w[src + 2u * shape.stride4], w[src + 3u * shape.stride4]));
+  let block = shape.scale * transpose(mat4x4f(w[src], w[src + shape.stride4], w[src + 2u * shape.stride4], w[src + 3u * shape.stride4]));
   let dst = 4u * col * shape.inner4 + row;
   transposed[dst] = block[0];
   transposed[dst + shape.inner4] = block[1];

@@ -3,7 +3,7 @@ import { ATTENTION_TILE, attentionStatsBytes, attentionTileSteps, planAttentionK
 import { planLinear } from "../ops/linear.ts";
 import { type Rows, weightBytes } from "../ops/op.ts";
 import type { GpuLimits } from "../runtime/gpu.ts";
-import { BIND_ALIGNMENT, type Slot, type Step } from "../runtime/kernel.ts";
+import { BIND_ALIGNMENT, type Slot, type Step, type TileName } from "../runtime/kernel.ts";
 import type { Tuning } from "../runtime/tuning.ts";
 
 /** Lengths, and where the tensors lie in their buffers, in bytes. */
@@ -43,7 +43,7 @@ export interface Stretch {
   readonly tokens: number;
 }
 
-/** The projections around attention, and the scratch memory of a call. Buffers: x, out, and the weights q, kv and projection are the caller's; others are scratch. */
+/** The projections around attention, and the scratch memory of a call. Buffers: query, out, and the weights q, kv and projection are the caller's; others are scratch. */
 export class ProjectionPlanner {
   readonly steps: Step[] = [];
   readonly scratch = new Map<string, number>();
@@ -56,7 +56,7 @@ export class ProjectionPlanner {
   readonly call: BaselineCall;
   readonly maxWorkgroups: number;
   readonly maxBinding: number;
-  readonly #tuning: Tuning;
+  readonly tile: TileName;
 
   constructor({ dim, heads }: { readonly dim: number; readonly heads: number }, tuning: Tuning, limits: GpuLimits, call: BaselineCall) {
     this.dim = dim;
@@ -67,7 +67,7 @@ export class ProjectionPlanner {
     this.call = call;
     this.maxWorkgroups = limits.maxComputeWorkgroupsPerDimension;
     this.maxBinding = limits.maxStorageBufferBindingSize - BIND_ALIGNMENT;
-    this.#tuning = tuning;
+    this.tile = tuning.tile;
   }
 
   /** Rows of this many bytes that one binding holds, of tokens that are bound themselves. */
@@ -99,8 +99,8 @@ export class ProjectionPlanner {
         x: { buffer: mixed.buffer, byteOffset: 0, length, stride: length, first: 0, count: rows * tokens },
         w: { buffer: "projection", offset: 0, size: weightBytes("f32", length, Math.ceil(this.dim / 4)) },
         weightDtype: "f32",
-        y: this.#tensor("out", this.call.out, stretch),
-        tile: this.#tuning.tile,
+        y: this.tensor("out", this.call.out, stretch),
+        tile: this.tile,
         maxWorkgroups: this.maxWorkgroups,
       }),
     );
@@ -112,18 +112,19 @@ export class ProjectionPlanner {
     const slot = this.scratchSlot(role, count * length * 4);
     this.steps.push(
       planLinear({
-        x: this.#tensor("x", this.call.x, stretch),
+        x: this.tensor("query", this.call.x, stretch),
         w: { buffer: weights, offset: 0, size: weightBytes("f32", this.dim, width4) },
         weightDtype: "f32",
         y: { buffer: role, byteOffset: 0, length, stride: length, first: 0, count },
-        tile: this.#tuning.tile,
+        tile: this.tile,
         maxWorkgroups: this.maxWorkgroups,
       }),
     );
     return slot;
   }
 
-  #tensor(buffer: string, byteOffset: number, { row, rows, token, tokens }: Stretch): Rows {
+  /** Rows of a `[B, N, D]`. */
+  protected tensor(buffer: string, byteOffset: number, { row, rows, token, tokens }: Stretch): Rows {
     const { length } = this.call;
     const { dim } = this;
     return { buffer, byteOffset, length: dim, stride: dim, first: row * length + token, count: rows * tokens, span: tokens, pitch: length };

@@ -1,6 +1,8 @@
 import { checkInteger, checkObject, checkOneOf, rangeError, raw, typeError } from "../checks.ts";
+import type { CheckedCall } from "../layers/moment_layer.ts";
 import { packLinear } from "../layers/params.ts";
 import { checkOutput, checkTensor } from "../layers/tensor_checks.ts";
+import { type HomTrainingPass, type Training, trainingPass } from "../layers/training.ts";
 import type { Gpu } from "../runtime/gpu.ts";
 import { type PlannedDispatch, planned, TILES } from "../runtime/kernel.ts";
 import { Program, planOffset } from "../runtime/program.ts";
@@ -17,6 +19,9 @@ export interface BaselineForwardOptions {
   /** `[B, N, D]`, written instead of a new tensor; not the memory of x. */
   readonly out?: Tensor | undefined;
 }
+
+/** Options of `forwardForTraining` of a baseline. */
+export interface BaselineTrainingOptions extends Pick<BaselineForwardOptions, "causal"> {}
 
 /** The call that a baseline's `plan` looks at. */
 export interface BaselinePlanOptions {
@@ -89,38 +94,45 @@ export class SelfAttention {
 
   forward(x: Tensor, options: BaselineForwardOptions): Tensor {
     const where = `${this.#mixing.name}.forward`;
-    const { dim } = this.#mixing;
     checkObject(where, "options", options, ["causal", "out"]);
-    this.#checkUsable(where);
-    const { causal = false, out } = options;
-    if (typeof causal !== "boolean") throw typeError(where, "causal", "be true or false", causal);
-    checkTensor(where, "x", x, this.#gpu);
-    checkOneOf(where, "x's dtype", x.dtype, ["f32"]);
-    const [batch = 0, length = 0, width] = x.shape;
-    if (x.shape.length !== 3 || width !== dim) throw rangeError(where, "x", `have shape [B, N, ${dim}]`, x.shape);
+    const causal = this.#check(where, x, options);
+    const { out } = options;
     if (out) {
       checkTensor(where, "out", out, this.#gpu);
       checkOneOf(where, "out's dtype", out.dtype, ["f32"]);
       if (out.shape.join() !== x.shape.join()) throw rangeError(where, "out", `have shape [${x.shape.join(", ")}]`, out.shape);
     }
     checkOutput(where, { x }, { out, residual: undefined }, "f32");
-    const { result, status } = this.#gpu.guard(where, () => {
-      const view = out ?? { buffer: Tensor.allocate(where, this.#gpu, "hom.output", x.shape), byteOffset: 0 };
-      try {
-        const call = { batch, length, causal, x: planOffset(x), out: planOffset(view) };
-        const program = this.#programs.get(Object.values(call).join(), false, () => {
-          const { steps, scratch } = this.#mixing.plan(call);
-          return new Program(this.#gpu, steps, scratch);
-        });
-        this.#gpu.submit("baseline", (pass) => program.record(pass, { x, out: view, ...this.#weights }));
-      } catch (error) {
-        if (!out) view.buffer.destroy();
-        throw error;
-      }
-      return view.buffer;
+    return this.#run(where, x, causal, out);
+  }
+
+  /** @param training the backward pass of this kind of attention */
+  forwardForTraining(x: Tensor, options: BaselineTrainingOptions, training: Training): HomTrainingPass {
+    const { name } = this.#mixing;
+    const layer = {
+      ...training,
+      name,
+      gpu: this.#gpu,
+      dtypes: { dtype: "f32", weightDtype: "f32" },
+      weights: this.#weights,
+      programs: this.#programs,
+      status: this.#status,
+      checkUsable: (where: string) => this.#checkUsable(where),
+      checkMask: () => {},
+      run: (where: string, { query, resolved }: CheckedCall) => this.#run(where, query, resolved.plan.kind === "causal", undefined),
+    } as const;
+    return trainingPass<BaselineTrainingOptions & { readonly context?: undefined }>(layer, options, ["causal"], (where) => {
+      const causal = this.#check(where, x, options);
+      const [batch = 0, length = 0] = x.shape;
+      return {
+        query: x,
+        context: x,
+        residual: undefined,
+        out: undefined,
+        shape: { batch, queryLength: length, contextLength: length },
+        resolved: { plan: causal ? { kind: "causal", ahead: 1 } : { kind: "none" }, uploads: {}, key: `${causal}` },
+      };
     });
-    const all = allOf([status, this.#status, x.status]);
-    return out ? out.overwritten(all) : Tensor.adopt(this.#gpu, result, x.shape, all);
   }
 
   plan(options: BaselinePlanOptions): BaselinePlanReport {
@@ -145,6 +157,38 @@ export class SelfAttention {
     this.#destroyed = true;
     for (const buffer of Object.values(this.#weights)) buffer.destroy();
     this.#programs.destroy();
+  }
+
+  /** Whether the call is causal. @throws TypeError, RangeError, GpuLostError */
+  #check(where: string, x: Tensor, { causal = false }: BaselineTrainingOptions): boolean {
+    const { dim } = this.#mixing;
+    this.#checkUsable(where);
+    if (typeof causal !== "boolean") throw typeError(where, "causal", "be true or false", causal);
+    checkTensor(where, "x", x, this.#gpu);
+    checkOneOf(where, "x's dtype", x.dtype, ["f32"]);
+    if (x.shape.length !== 3 || x.shape[2] !== dim) throw rangeError(where, "x", `have shape [B, N, ${dim}]`, x.shape);
+    return causal;
+  }
+
+  #run(where: string, x: Tensor, causal: boolean, out: Tensor | undefined): Tensor {
+    const [batch = 0, length = 0] = x.shape;
+    const { result, status } = this.#gpu.guard(where, () => {
+      const view = out ?? { buffer: Tensor.allocate(where, this.#gpu, "hom.output", x.shape), byteOffset: 0 };
+      try {
+        const call = { batch, length, causal, x: planOffset(x), out: planOffset(view) };
+        const program = this.#programs.get(Object.values(call).join(), false, () => {
+          const { steps, scratch } = this.#mixing.plan(call);
+          return new Program(this.#gpu, steps, scratch);
+        });
+        this.#gpu.submit("baseline", (pass) => program.record(pass, { query: x, out: view, ...this.#weights }));
+      } catch (error) {
+        if (!out) view.buffer.destroy();
+        throw error;
+      }
+      return view.buffer;
+    });
+    const all = allOf([status, this.#status, x.status]);
+    return out ? out.overwritten(all) : Tensor.adopt(this.#gpu, result, x.shape, all);
   }
 
   #checkUsable(where: string): void {

@@ -18,12 +18,13 @@ interface Case {
   readonly outer: number;
   readonly first: number;
   readonly count: number;
+  readonly scale?: number;
   readonly maxWorkgroups?: number;
 }
 
-function plan({ inner, outer, first, count, maxWorkgroups = 65_535 }: Case) {
+function plan({ inner, outer, first, count, scale, maxWorkgroups = 65_535 }: Case) {
   const [w, transposed] = [slotOf("w", (inner + 1) * outer), slotOf("transposed", (count + 1) * inner)];
-  return planTranspose({ w, transposed, inner, outer, first, count, maxWorkgroups });
+  return planTranspose({ w, transposed, inner, outer, first, count, scale, maxWorkgroups });
 }
 
 async function check(c: Case): Promise<void> {
@@ -38,11 +39,12 @@ describe("transpose", () => {
     { inner: 4, outer: 500, first: 0, count: 500 },
     { inner: 1000, outer: 4, first: 0, count: 4 },
     { inner: 32, outer: 64, first: 32, count: 32 },
+    { inner: 12, outer: 36, first: 8, count: 20, scale: 0.375 },
     { inner: 36, outer: 136, first: 68, count: 68 },
     { inner: 28, outer: 264, first: 0, count: 132 },
     { inner: 64, outer: 1000, first: 996, count: 4 },
     { inner: 132, outer: 1004, first: 0, count: 1004, maxWorkgroups: 7 },
-  ])("$inner x $outer, columns from $first, $count of them", check);
+  ])("$inner x $outer, columns from $first, $count of them, times $scale", check);
 
   it("any shape", async () => {
     const draw = chooser(7);
