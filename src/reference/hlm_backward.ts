@@ -153,7 +153,7 @@ interface Dense {
 const forward = ({ weight, bias, inner, outer }: Dense, x: Float64Array): Float64Array => linear(x, weight, bias, { inDim: inner, outDim: outer });
 
 /** y = x Wᵀ + b: dx = dy W, dW = dyᵀ x, db = Σ dy. */
-function denseBackward({ weight, inner, outer }: Dense, x: Float64Array, dy: Float64Array) {
+export function denseBackward({ weight, inner, outer }: Omit<Dense, "bias">, x: Float64Array, dy: Float64Array) {
   const rows = x.length / inner;
   const dx = new Float64Array(rows * inner);
   const gradient = { weight: new Float64Array(outer * inner), bias: new Float64Array(outer) };

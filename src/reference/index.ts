@@ -5,10 +5,12 @@ export { type Activation, activate, erf, erfc, gelu, identity, type LinearActiva
 export { type AdamwArguments, type AdamwState, adamw } from "./adamw.ts";
 export type { AggregateArguments } from "./aggregate.ts";
 export { type AttentionArguments, type AttentionShape, attention, attentionReference } from "./attention.ts";
+export { type AttentionBackwardArguments, type AttentionGradients, attentionBackward, attentionLayerBackward } from "./attention_backward.ts";
 export { type FfwKeys, feedForward, homBlock } from "./block.ts";
 export { crossEntropy } from "./cross_entropy.ts";
 export { type DecaySizes, type DecayState, decayBackward, decayMoments } from "./decay.ts";
 export { type DihArguments, type DihShape, dihPositions, dihReference } from "./dih.ts";
+export { type DihBackwardArguments, type DihGradients, dihBackward } from "./dih_backward.ts";
 export { embed } from "./embed.ts";
 export { embedBackward } from "./embed_backward.ts";
 export { gate } from "./gate.ts";
