@@ -43,3 +43,32 @@ export function matvec(weight: Float64Array, bias: Float64Array, row: Float64Arr
     out[o] = sum + bias[o]!;
   }
 }
+
+/** Of the same Linear: adds to dx, for a row x and the gradient dy of its result, and to the parameters' gradients, which it puts into `gradients`. */
+export function projectionBackward(
+  where: string,
+  weights: Weights,
+  name: string,
+  inDim: number,
+  outDim: number,
+  gradients: Record<string, Float64Array>,
+): (x: Float64Array, dy: Float64Array, dx: Float64Array) => void {
+  const key = `${name}.weight`;
+  const weight = parameter(where, weights, key, outDim * inDim);
+  const gradient = new Float64Array(outDim * inDim);
+  gradients[key] = gradient;
+  const bias = parameter(where, weights, `${name}.bias`, outDim, true) && new Float64Array(outDim);
+  if (bias) gradients[`${name}.bias`] = bias;
+  return (x, dy, dx) => {
+    for (let o = 0; o < outDim; o++) {
+      const g = dy[o]!;
+      if (g === 0) continue;
+      if (bias) bias[o]! += g;
+      const base = o * inDim;
+      for (let i = 0; i < inDim; i++) {
+        dx[i]! += g * weight[base + i]!;
+        gradient[base + i]! += g * x[i]!;
+      }
+    }
+  };
+}

@@ -64,6 +64,18 @@ export async function baselineGolden(entry: GoldenCase): Promise<BaselineGolden>
   };
 }
 
+/** What the gradients of a case are of, and what they are: by parameter, and `query` of its tokens. */
+export async function baselineGradients(entry: GoldenCase): Promise<{
+  /** [B, N, D] */
+  readonly gradOutput: Float32Array<ArrayBuffer>;
+  readonly expected: Readonly<Record<string, Float32Array>>;
+}> {
+  const file = parseSafetensors(await loadFixture(`test/fixtures/golden/${entry.file}`));
+  const floats = (key: string) => Float32Array.from(file.get(key).data as Float32Array);
+  const names = entry.grads.map((key) => [key, key === "grad.in.x" ? "query" : key.slice("grad.".length)] as const);
+  return { gradOutput: floats("in.G"), expected: Object.fromEntries(names.map(([key, name]) => [name, floats(key)])) };
+}
+
 /**
  * Projections and, where the shape asks for some, random features. `spread` is the size of queries and keys: Maclaurin features have either sign, and what is
  * divided by is well away from 0 only for short ones.
