@@ -2,6 +2,7 @@ import type { Kernel, Variant } from "../runtime/kernel.ts";
 import { activateBackward } from "./activate_backward.ts";
 import { adamw } from "./adamw.ts";
 import { addRows } from "./add_rows.ts";
+import { addRowsBackward } from "./add_rows_backward.ts";
 import { applyGates } from "./apply_gates.ts";
 import { applyGatesBackward } from "./apply_gates_backward.ts";
 import { attention } from "./attention.ts";
@@ -25,6 +26,7 @@ import { maskMoments } from "./mask_moments.ts";
 import { mergeGradients } from "./merge_gradients.ts";
 import { mergeMoments } from "./merge_moments.ts";
 import { modulate } from "./modulate.ts";
+import { modulateBackward } from "./modulate_backward.ts";
 import { moments } from "./moments.ts";
 import { momentsBackward } from "./moments_backward.ts";
 import { variantsOf } from "./op.ts";
@@ -44,6 +46,7 @@ import { stateTotals } from "./state_totals.ts";
 import { step } from "./step.ts";
 import { sumGradients } from "./sum_gradients.ts";
 import { sumLoss } from "./sum_loss.ts";
+import { sumRows } from "./sum_rows.ts";
 import { transpose } from "./transpose.ts";
 import { unpackLinear } from "./unpack_linear.ts";
 import { unpatchify } from "./unpatchify.ts";
@@ -114,4 +117,7 @@ export const kernels: readonly Kernel[] = [
   unpackLinear,
   shiftBackward,
   decayBackward,
+  modulateBackward,
+  addRowsBackward,
+  sumRows,
 ];
