@@ -1,6 +1,6 @@
 import { checkInteger } from "../checks.ts";
 import { parameter } from "./arrays.ts";
-import { type HomArguments, homReference } from "./hom.ts";
+import { type HomArguments, homReference, MASK_EPSILON } from "./hom.ts";
 import { linear } from "./linear.ts";
 import type { HomParams, HomShape, Weights } from "./types.ts";
 
@@ -8,6 +8,8 @@ import type { HomParams, HomShape, Weights } from "./types.ts";
 export interface FfwKeys {
   readonly up: string;
   readonly down: string;
+  /** What comes before the mixer's names. Default "hom.". */
+  readonly hom?: string | undefined;
 }
 
 /** x = residual + hom(xq, xc, mask); y = x + ffw.down(gelu(ffw.up(x))): query [B, T, D] -> [B, T, D]. The residual is the query where none is given. */
@@ -17,8 +19,9 @@ export function homBlock(
   ffw: FfwKeys,
   args: HomArguments,
   residual: ArrayLike<number> = args.query,
+  epsilon: number = MASK_EPSILON,
 ): Float64Array {
-  const mixed = homReference(shape, homParams(weights, "hom."), args);
+  const mixed = homReference(shape, homParams(weights, ffw.hom ?? "hom."), args, epsilon);
   for (let i = 0; i < mixed.length; i++) mixed[i] = mixed[i]! + residual[i]!;
   return feedForward(shape.dim, shape.ffwExpand, weights, ffw, mixed);
 }
@@ -48,6 +51,6 @@ export function withPrefix(weights: Weights, prefix: string): Record<string, Arr
 
 /** The mixer's parameters; their presence and length are checked by who reads them. */
 export function homParams(weights: Weights, prefix: string): HomParams {
-  const { decay, ...params } = withPrefix(weights, prefix);
-  return params as HomParams;
+  const own = Object.entries(withPrefix(weights, prefix)).filter(([key]) => key !== "decay" && !key.startsWith("ffw."));
+  return Object.fromEntries(own) as HomParams;
 }

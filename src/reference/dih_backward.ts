@@ -7,7 +7,7 @@ import { homParams, withPrefix } from "./block.ts";
 import { CLAMP, type DihArguments, type DihShape, dihForward } from "./dih.ts";
 import { denseBackward } from "./hlm_backward.ts";
 import { homBackward } from "./hom_backward.ts";
-import { bicubicWeights, patchify, unpatchify } from "./images.ts";
+import { patchify, resizeGridBackward, unpatchify } from "./images.ts";
 import { modulateBackward } from "./modulate_backward.ts";
 import { sumRows } from "./sum_rows.ts";
 import type { Weights } from "./types.ts";
@@ -35,7 +35,7 @@ export function dihBackward(shape: DihShape, weights: Weights, args: DihBackward
   const { classes, batch, size } = args;
   checkLength(where, "gradOutput", gradOutput, batch * channels * size * size, "B·C·S·S");
   const trace = dihForward(where, shape, weights, forward);
-  const { side, n, tokens, plus, part, conditions } = trace;
+  const { n, tokens, plus, part, conditions } = trace;
   const images = { batch, channels, height: size, width: size, patch };
   const inner = channels * patch * patch;
   const grads: Record<string, Float64Array> = {};
@@ -100,7 +100,10 @@ export function dihBackward(shape: DihShape, weights: Weights, args: DihBackward
   if (plus) {
     const grid = (name: string, kept: number, gradient: Float64Array) => {
       const known = parameter(where, weights, name, weights[name]?.length ?? 0).length / dim - kept;
-      grads[name] = Float64Array.of(...gradient.subarray(0, kept * dim), ...unresizeGrid(gradient.subarray(kept * dim), side, dim, Math.sqrt(known)));
+      grads[name] = Float64Array.of(
+        ...gradient.subarray(0, kept * dim),
+        ...resizeGridBackward(gradient.subarray(kept * dim), Math.sqrt(known), dim, true),
+      );
     };
     const ofTokens = sumRows(dx, { outer: 1, count: batch, inner: tokens * dim });
     grads["registers"] = ofTokens.slice(0, registers * dim);
@@ -116,20 +119,6 @@ export function dihBackward(shape: DihShape, weights: Weights, args: DihBackward
   const dtimeU = dtime.map((value, i) => value * activationGradient("silu")(trace.timeU[i]!));
   dense("time_emb.0", trace.features, dtimeU, dim, width);
   return { image: unpatchify(patches, images, false), params: grads };
-}
-
-/** The gradient of a grid [to², D] from that of the grid [side², D] that `resizeGrid` made of it. */
-function unresizeGrid(gradient: Float64Array, side: number, dim: number, to: number): Float64Array {
-  if (side === to) return gradient;
-  const weights = bicubicWeights(to, side, true);
-  const out = new Float64Array(to * to * dim);
-  for (let cell = 0; cell < side * side; cell++) {
-    for (let from = 0; from < to * to; from++) {
-      const weight = weights[Math.floor(cell / side) * to + Math.floor(from / to)]! * weights[(cell % side) * to + (from % to)]!;
-      for (let d = 0; d < dim; d++) out[from * dim + d]! += weight * gradient[cell * dim + d]!;
-    }
-  }
-  return out;
 }
 
 function addTo(sum: Float64Array, values: Float64Array): Float64Array {

@@ -1,11 +1,8 @@
 import { checkObject } from "../checks.ts";
-import { aggregate } from "./aggregate.ts";
-import { loadRow, momentDim, parameter } from "./arrays.ts";
-import { feedForward, withPrefix } from "./block.ts";
+import { parameter } from "./arrays.ts";
+import { type FfwKeys, homBlock, withPrefix } from "./block.ts";
 import { linear } from "./linear.ts";
-import { momentExpander } from "./moments.ts";
-import { selectRow } from "./select.ts";
-import type { HomParams, HomShape, Weights } from "./types.ts";
+import type { HomShape, Weights } from "./types.ts";
 
 /** Sizes of the graph network. */
 export interface GnnShape extends Omit<HomShape, "activation"> {
@@ -22,28 +19,13 @@ export interface GnnArguments {
   readonly nodes: number;
 }
 
-const PROJECTIONS = ["ho_proj", "se_proj", "ag_proj"].flatMap((name) => [`${name}.weight`, `${name}.bias`]);
+/** Keys of a layer: the mixer's are beside those of the feed-forward part. */
+export const GNN_KEYS: FfwKeys = { hom: "", up: "ffw.1", down: "ffw.3" };
 
 /** A layer over a graph: x + hom(x) with tanh, h the mean over a node's neighbours, then the feed-forward part. A node that sees none has h = 0. */
-export function gnnLayer(shape: GnnShape, weights: Weights, args: GnnArguments): Float64Array {
-  const where = "gnnLayer";
-  const { dim, order, orderExpand, ffwExpand } = shape;
-  const hom: HomShape = { dim, order, orderExpand, activation: "tanh" };
-  const params = Object.fromEntries(PROJECTIONS.map((key) => [key, weights[key]])) as HomParams;
-  const { x, adjacency, batch, nodes } = args;
-  const select = selectRow(where, params, hom);
-  const expand = momentExpander(where, params, hom);
-  const row = new Float64Array(dim);
-  const out = new Float64Array(batch * nodes * dim);
+export function gnnLayer(shape: GnnShape, weights: Weights, { x, adjacency, batch, nodes }: GnnArguments): Float64Array {
   const call = { query: x, mask: { full: adjacency }, batch, queryLength: nodes };
-  aggregate(where, { dim, momentDim: momentDim(where, hom), expand, epsilon: 0 }, call, (start, end, h, base) => {
-    for (let i = start; i < end; i++) {
-      loadRow(x, i, row);
-      select(row, h, base, out.subarray(i * dim, (i + 1) * dim));
-    }
-  });
-  for (let i = 0; i < out.length; i++) out[i] = out[i]! + x[i]!;
-  return feedForward(dim, ffwExpand, weights, { up: "ffw.1", down: "ffw.3" }, out);
+  return homBlock({ ...shape, activation: "tanh" }, weights, GNN_KEYS, call, x, 0);
 }
 
 /** Layers `layers.0`, `layers.1`, …, then `linear`: [B, N, D] -> [B, N, classes]. */

@@ -14,7 +14,7 @@ export type HomArguments = AggregateArguments;
 const PARAMETER_KEYS = ["ho_proj.weight", "ho_proj.bias", "se_proj.weight", "se_proj.bias", "ag_proj.weight", "ag_proj.bias"];
 
 /** The HoM layer: y = (sigmoid(xq·se_projᵀ + b) ⊙ h)·ag_projᵀ + b with h the (masked) mean of the moments, [B, T, D]. */
-export function homReference(shape: HomShape, params: HomParams, args: HomArguments): Float64Array {
+export function homReference(shape: HomShape, params: HomParams, args: HomArguments, epsilon: number = MASK_EPSILON): Float64Array {
   const where = "homReference";
   checkObject(where, "params", params, PARAMETER_KEYS);
   checkObject(where, "arguments", args, ARGUMENT_KEYS);
@@ -22,7 +22,7 @@ export function homReference(shape: HomShape, params: HomParams, args: HomArgume
   const select = selectRow(where, params, shape);
   const row = new Float64Array(dim);
   const out = new Float64Array(args.query?.length ?? 0);
-  aggregate(where, aggregated(where, shape, params), args, (start, end, h, base) => {
+  aggregate(where, aggregated(where, shape, params, epsilon), args, (start, end, h, base) => {
     for (let i = start; i < end; i++) {
       loadRow(args.query, i, row);
       select(row, h, base, out.subarray(i * dim, (i + 1) * dim));
@@ -32,18 +32,18 @@ export function homReference(shape: HomShape, params: HomParams, args: HomArgume
 }
 
 /** The aggregated moments alone: h [B, T, M], one row a query token whatever the mask. */
-export function homMoments(shape: HomShape, params: HomParams, args: HomArguments): Float64Array {
+export function homMoments(shape: HomShape, params: HomParams, args: HomArguments, epsilon: number = MASK_EPSILON): Float64Array {
   const where = "homMoments";
   checkObject(where, "arguments", args, ARGUMENT_KEYS);
   const width = momentDim(where, shape);
   const rows = checkInteger(where, "batch", args.batch, 1) * checkInteger(where, "queryLength", args.queryLength, 0);
   const out = new Float64Array(rows * width);
-  aggregate(where, aggregated(where, shape, params), args, (start, end, h, base) => {
+  aggregate(where, aggregated(where, shape, params, epsilon), args, (start, end, h, base) => {
     for (let i = start; i < end; i++) out.set(h.subarray(base, base + width), i * width);
   });
   return out;
 }
 
-function aggregated(where: string, shape: HomShape, params: HomParams): Aggregated {
-  return { dim: shape.dim, momentDim: momentDim(where, shape), expand: momentExpander(where, params, shape), epsilon: MASK_EPSILON };
+function aggregated(where: string, shape: HomShape, params: HomParams, epsilon: number): Aggregated {
+  return { dim: shape.dim, momentDim: momentDim(where, shape), expand: momentExpander(where, params, shape), epsilon };
 }

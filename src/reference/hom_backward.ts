@@ -1,9 +1,10 @@
 import { checkObject } from "../checks.ts";
 import { aggregateBackward } from "./aggregate_backward.ts";
-import { checkLength, loadRow, momentDim, parameter } from "./arrays.ts";
+import { checkLength, loadRow, momentDim } from "./arrays.ts";
 import { gateBackwardRow } from "./gate_backward.ts";
 import { type HomArguments, homMoments, MASK_EPSILON } from "./hom.ts";
 import { momentsBackwardRow } from "./moments_backward.ts";
+import { projectionBackward } from "./projection.ts";
 import type { HomParams, HomShape } from "./types.ts";
 
 /** What {@link homBackward} gives. */
@@ -23,20 +24,20 @@ export interface HomBackwardArguments extends HomArguments {
 }
 
 /** Gradients of the HoM layer for a gradient of its output. O(B·(N + T)·M) memory. */
-export function homBackward(shape: HomShape, params: HomParams, args: HomBackwardArguments): HomGradients {
+export function homBackward(shape: HomShape, params: HomParams, args: HomBackwardArguments, epsilon: number = MASK_EPSILON): HomGradients {
   const where = "homBackward";
   const { gradOutput, ...forward } = args;
   checkObject(where, "params", params, ["ho_proj.weight", "ho_proj.bias", "se_proj.weight", "se_proj.bias", "ag_proj.weight", "ag_proj.bias"]);
-  const h = homMoments(shape, params, forward);
+  const h = homMoments(shape, params, forward, epsilon);
   const { dim } = shape;
   const width = momentDim(where, shape);
   const queries = args.batch * args.queryLength;
   const tokens = args.batch * (args.contextLength ?? args.queryLength);
   checkLength(where, "gradOutput", gradOutput, queries * dim, "B·T·D");
   const gradients: Record<string, Float64Array> = {};
-  const ag = linearBackward(where, params, "ag_proj", width, dim, gradients);
-  const se = linearBackward(where, params, "se_proj", dim, width, gradients);
-  const ho = linearBackward(where, params, "ho_proj", dim, width, gradients);
+  const ag = projectionBackward(where, params, "ag_proj", width, dim, gradients);
+  const se = projectionBackward(where, params, "se_proj", dim, width, gradients);
+  const ho = projectionBackward(where, params, "ho_proj", dim, width, gradients);
 
   const dy = new Float64Array(dim);
   const select = gateBackwardRow(where, params, shape, (r, dr) => {
@@ -54,7 +55,7 @@ export function homBackward(shape: HomShape, params: HomParams, args: HomBackwar
     se(x, gradLogits, query.subarray(i * dim, (i + 1) * dim));
   }
 
-  const gradMoments = aggregateBackward(where, width, MASK_EPSILON, forward, gradMeans);
+  const gradMoments = aggregateBackward(where, width, epsilon, forward, gradMeans);
 
   const { context = args.query } = args;
   const gradContext = args.context ? new Float64Array(tokens * dim) : query;
@@ -66,26 +67,4 @@ export function homBackward(shape: HomShape, params: HomParams, args: HomBackwar
     ho(x, du, gradContext.subarray(n * dim, (n + 1) * dim));
   }
   return { query, ...(args.context && { context: gradContext }), params: gradients };
-}
-
-/** y = W·x + b of one row: dx += dy·W, and to the gradients of the parameters W += dy·xᵀ, b += dy. */
-function linearBackward(where: string, params: HomParams, name: string, inDim: number, outDim: number, gradients: Record<string, Float64Array>) {
-  const key = `${name}.weight`;
-  const weight = parameter(where, params, key, outDim * inDim);
-  const gradient = new Float64Array(outDim * inDim);
-  gradients[key] = gradient;
-  const bias = parameter(where, params, `${name}.bias`, outDim, true) && new Float64Array(outDim);
-  if (bias) gradients[`${name}.bias`] = bias;
-  return (x: Float64Array, dy: Float64Array, dx: Float64Array): void => {
-    for (let o = 0; o < outDim; o++) {
-      const g = dy[o]!;
-      if (g === 0) continue;
-      if (bias) bias[o]! += g;
-      const base = o * inDim;
-      for (let i = 0; i < inDim; i++) {
-        dx[i]! += g * weight[base + i]!;
-        gradient[base + i]! += g * x[i]!;
-      }
-    }
-  };
 }

@@ -109,3 +109,18 @@ export function resizeGrid(grid: ArrayLike<number>, out: number, dim: number, an
   }
   return result;
 }
+
+/** The gradient of a grid [side², D] from that of the grid [out², D] that `resizeGrid` made of it. */
+export function resizeGridBackward(gradient: ArrayLike<number>, side: number, dim: number, antialias: boolean): Float64Array {
+  const out = Math.sqrt(gradient.length / dim);
+  if (out === side) return Float64Array.from(gradient);
+  const weights = bicubicWeights(side, out, antialias);
+  const result = new Float64Array(side * side * dim);
+  for (let cell = 0; cell < out * out; cell++) {
+    for (let from = 0; from < side * side; from++) {
+      const weight = weights[Math.floor(cell / out) * side + Math.floor(from / side)]! * weights[(cell % out) * side + (from % side)]!;
+      for (let d = 0; d < dim; d++) result[from * dim + d]! += weight * gradient[cell * dim + d]!;
+    }
+  }
+  return result;
+}

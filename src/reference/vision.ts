@@ -1,6 +1,6 @@
 import { checkObject, rangeError, raw } from "../checks.ts";
 import { checkLength, parameter } from "./arrays.ts";
-import { homBlock, withPrefix } from "./block.ts";
+import { type FfwKeys, homBlock, withPrefix } from "./block.ts";
 import { patchify, resizeGrid } from "./images.ts";
 import { linear } from "./linear.ts";
 import type { HomShape, Weights } from "./types.ts";
@@ -29,15 +29,22 @@ export interface VisionArguments {
 
 /** The classifier: patches + positions behind a `cls` token, HoM blocks, `out_proj`: [B, classes] or [B, n, classes]. */
 export function visionReference(shape: VisionShape, weights: Weights, args: VisionArguments): Float64Array {
-  const where = "visionReference";
+  return visionForward("visionReference", shape, weights, args).output;
+}
+
+/** Keys of a layer's feed-forward part. */
+export const VISION_KEYS: FfwKeys = { up: "ffw.1", down: "ffw.3" };
+
+/** Everything on the way from an image to the logits, in the order in which it is computed. */
+export function visionForward(where: string, shape: VisionShape, weights: Weights, args: VisionArguments) {
   checkObject(where, "arguments", args, ["image", "mask", "batch", "height", "width"]);
   const { dim, order, orderExpand, ffwExpand, layers, classes, channels, patch, pooling } = shape;
   const { image, mask, batch, height, width } = args;
   const inner = channels * patch * patch;
   const n = Math.floor(height / patch) * Math.floor(width / patch);
-  const sizes = { batch, channels, height, width, patch };
+  const patches = patchify(image, { batch, channels, height, width, patch });
   const weight = parameter(where, weights, "conv.weight", dim * inner);
-  const patches = linear(patchify(image, sizes), weight, parameter(where, weights, "conv.bias", dim, true), { inDim: inner, outDim: dim });
+  const embedded = linear(patches, weight, parameter(where, weights, "conv.bias", dim, true), { inDim: inner, outDim: dim });
   const known = (weights["position"]?.length ?? 0) / dim;
   let position: ArrayLike<number> = parameter(where, weights, "position", known * dim);
   if (known !== n) {
@@ -47,10 +54,10 @@ export function visionReference(shape: VisionShape, weights: Weights, args: Visi
   }
   const cls = parameter(where, weights, "cls", dim);
   const tokens = n + 1;
-  let x: Float64Array = new Float64Array(batch * tokens * dim);
+  const first = new Float64Array(batch * tokens * dim);
   for (let b = 0; b < batch; b++) {
-    x.set(cls, b * tokens * dim);
-    for (let i = 0; i < n * dim; i++) x[(b * tokens + 1) * dim + i] = patches[b * n * dim + i]! + position[i]!;
+    first.set(cls, b * tokens * dim);
+    for (let i = 0; i < n * dim; i++) first[(b * tokens + 1) * dim + i] = embedded[b * n * dim + i]! + position[i]!;
   }
   let padding: Float64Array | undefined;
   if (mask) {
@@ -59,16 +66,20 @@ export function visionReference(shape: VisionShape, weights: Weights, args: Visi
       i % tokens === 0 ? 1 : Number(mask[Math.floor(i / tokens) * n + (i % tokens) - 1]),
     );
   }
-  for (let i = 0; i < layers; i++) {
-    const call = { query: x, ...(padding && { mask: { padding } }), batch, queryLength: tokens };
-    x = homBlock({ dim, order, orderExpand, ffwExpand }, withPrefix(weights, `layers.${i}.`), { up: "ffw.1", down: "ffw.3" }, call);
-  }
-  const rows = pooling === "cls" ? 1 : n;
-  const read = new Float64Array(batch * rows * dim);
+  const x: Float64Array[] = [first];
+  const calls = Array.from({ length: layers }, (_, i) => {
+    const call = { query: x[i]!, ...(padding && { mask: { padding } }), batch, queryLength: tokens };
+    x.push(homBlock({ dim, order, orderExpand, ffwExpand }, withPrefix(weights, `layers.${i}.`), VISION_KEYS, call));
+    return call;
+  });
+  /** The tokens that are read: where the first is, and how many there are of an image. */
+  const read = pooling === "cls" ? { at: 0, count: 1 } : { at: 1, count: n };
+  const rows = new Float64Array(batch * read.count * dim);
   for (let b = 0; b < batch; b++) {
-    const first = (b * tokens + (pooling === "cls" ? 0 : 1)) * dim;
-    read.set(x.subarray(first, first + rows * dim), b * rows * dim);
+    const at = (b * tokens + read.at) * dim;
+    rows.set(x[layers]!.subarray(at, at + read.count * dim), b * read.count * dim);
   }
   const out = parameter(where, weights, "out_proj.weight", classes * dim);
-  return linear(read, out, parameter(where, weights, "out_proj.bias", classes, true), { inDim: dim, outDim: classes });
+  const output = linear(rows, out, parameter(where, weights, "out_proj.bias", classes, true), { inDim: dim, outDim: classes });
+  return { inner, n, tokens, known, patches, calls, read, rows, output };
 }
