@@ -57,11 +57,14 @@ export function featureSums(
   return { sums, weights };
 }
 
-/** φ(q_t)·φ(k_s) of the tokens s of t's block up to t itself, 0 for later ones: features [B, N, H, R] -> [B, N, H, blockTokens]. */
+/**
+ * φ(q_t)·φ(k_s) of the tokens s of t's block up to t itself, or with `later` from t on, 0 for the others: features [B, N, H, R] ->
+ * [B, N, H, blockTokens].
+ */
 export function featureScores(
   phiQ: ArrayLike<number>,
   phiK: ArrayLike<number>,
-  sizes: FeatureSizes & { readonly blockTokens: number },
+  sizes: FeatureSizes & { readonly blockTokens: number; readonly later?: boolean | undefined },
 ): Float64Array {
   const where = "featureScores";
   const { batch, length, heads, features } = checkSizes(where, sizes);
@@ -71,8 +74,9 @@ export function featureScores(
   const out = new Float64Array(batch * length * heads * blockTokens);
   for (let row = 0; row < batch * length; row++) {
     const within = (row % length) % blockTokens;
+    const end = sizes.later ? Math.min(blockTokens, within + length - (row % length)) : within + 1;
     for (let head = 0; head < heads; head++) {
-      for (let s = 0; s <= within; s++) {
+      for (let s = sizes.later ? within : 0; s < end; s++) {
         let sum = 0;
         const [q, k] = [(row * heads + head) * features, ((row - within + s) * heads + head) * features];
         for (let i = 0; i < features; i++) sum += phiQ[q + i]! * phiK[k + i]!;
@@ -139,28 +143,35 @@ export function guard(denominator: number): number {
  * `attentionReference`, and `omega`, or `rademacher` and `degrees` (see `randomFeatures`).
  */
 export function linearAttentionReference(shape: LinearAttentionShape, params: Weights, args: AttentionArguments): Float64Array {
-  const where = "linearAttentionReference";
-  const { features } = shape;
-  return projected(where, shape, params, args, (q, k, v, { batch, heads, headDim }) => {
-    const sizes = { batch, length: args.length, heads, headDim, features };
-    const [phiQ, phiK] = [randomFeatures(q, params, shape, { asQuery: true }), randomFeatures(k, params, shape)];
-    if (!args.causal)
-      return featureAttention(phiQ, featureSums(phiK, v, { ...sizes, blockTokens: args.length }), { ...sizes, blockTokens: args.length });
-    // The sums grow by a token a step.
-    const out = new Float64Array(v.length);
-    const width = heads * headDim;
-    for (let b = 0; b < batch; b++) {
-      const sums = new Float64Array(heads * features * headDim);
-      const weights = new Float64Array(heads * features);
-      for (let t = b * args.length; t < (b + 1) * args.length; t++) {
-        const one = { ...sizes, batch: 1, length: 1, blockTokens: 1 };
-        const [from, to] = [t * heads * features, (t + 1) * heads * features];
-        const token = featureSums(phiK.subarray(from, to), v.subarray(t * width, (t + 1) * width), one);
-        for (let i = 0; i < sums.length; i++) sums[i] = sums[i]! + token.sums[i]!;
-        for (let i = 0; i < weights.length; i++) weights[i] = weights[i]! + token.weights[i]!;
-        out.set(featureAttention(phiQ.subarray(from, to), { sums, weights }, one), t * width);
-      }
+  return projected("linearAttentionReference", shape, params, args, (q, k, v) => linearMix(q, k, v, params, shape, args));
+}
+
+/** Queries, keys and values [B, N, H·d] -> what linear attention makes of them, [B, N, H·d]. */
+export function linearMix(
+  q: ArrayLike<number>,
+  k: ArrayLike<number>,
+  v: Float64Array,
+  params: Weights,
+  shape: LinearAttentionShape,
+  { batch, length, causal }: Omit<AttentionArguments, "x">,
+): Float64Array {
+  const { features, heads, dim } = shape;
+  const sizes = { batch, length, heads, headDim: dim / heads, features };
+  const [phiQ, phiK] = [randomFeatures(q, params, shape, { asQuery: true }), randomFeatures(k, params, shape)];
+  if (!causal) return featureAttention(phiQ, featureSums(phiK, v, { ...sizes, blockTokens: length }), { ...sizes, blockTokens: length });
+  // The sums grow by a token a step.
+  const out = new Float64Array(v.length);
+  for (let b = 0; b < batch; b++) {
+    const sums = new Float64Array(features * dim);
+    const weights = new Float64Array(heads * features);
+    for (let t = b * length; t < (b + 1) * length; t++) {
+      const one = { ...sizes, batch: 1, length: 1, blockTokens: 1 };
+      const [from, to] = [t * heads * features, (t + 1) * heads * features];
+      const token = featureSums(phiK.subarray(from, to), v.subarray(t * dim, (t + 1) * dim), one);
+      for (let i = 0; i < sums.length; i++) sums[i] = sums[i]! + token.sums[i]!;
+      for (let i = 0; i < weights.length; i++) weights[i] = weights[i]! + token.weights[i]!;
+      out.set(featureAttention(phiQ.subarray(from, to), { sums, weights }, one), t * dim);
     }
-    return out;
-  });
+  }
+  return out;
 }

@@ -1,6 +1,7 @@
 import { checkInteger } from "../checks.ts";
 import { checkLength } from "./arrays.ts";
-import { DENOMINATOR_MIN } from "./linear_attention.ts";
+import { type AttentionBackwardArguments, type AttentionGradients, projectedBackward } from "./attention_backward.ts";
+import { DENOMINATOR_MIN, linearMix } from "./linear_attention.ts";
 import { type LinearAttentionShape, randomFeatures } from "./random_features.ts";
 import { randomFeaturesBackward } from "./random_features_backward.ts";
 import type { Weights } from "./types.ts";
@@ -77,4 +78,16 @@ export function linearMixBackward(
     k: randomFeaturesBackward(k, gradPhiK, params, shape),
     v: gradV,
   };
+}
+
+/** Gradients of `linearAttentionReference` for a gradient of its output; the random vectors are constants. */
+export function linearAttentionBackward(shape: LinearAttentionShape, params: Weights, args: AttentionBackwardArguments): AttentionGradients {
+  return projectedBackward(
+    "linearAttentionBackward",
+    shape,
+    params,
+    args,
+    (q, k, v) => linearMix(q, k, v, params, shape, args),
+    (q, k, v, gradContext) => linearMixBackward(q, k, v, gradContext, params, shape, args),
+  );
 }

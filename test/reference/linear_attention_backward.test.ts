@@ -1,16 +1,31 @@
 import { describe, expect, test } from "vitest";
-import { featureAttention, featureScores, featureSums } from "../../src/reference/linear_attention.ts";
-import { linearMixBackward } from "../../src/reference/linear_attention_backward.ts";
+import { linearMix } from "../../src/reference/linear_attention.ts";
+import { linearAttentionBackward, linearMixBackward } from "../../src/reference/linear_attention_backward.ts";
 import { FEATURE_MAPS, randomFeatures } from "../../src/reference/random_features.ts";
 import { randomFeaturesBackward } from "../../src/reference/random_features_backward.ts";
-import { baselineParams } from "../support/baselines.ts";
+import { baselineGolden, baselineGradients, baselineParams } from "../support/baselines.ts";
 import { expectClose } from "../support/compare.ts";
-import { FINITE_DIFFERENCE_F64 } from "../support/tolerances.ts";
+import { goldenCases } from "../support/golden.ts";
+import { FINITE_DIFFERENCE_F64, REFERENCE_GOLDEN } from "../support/tolerances.ts";
 import { normals } from "./inputs.ts";
 
 const weighted = (values: Float64Array, weights: Float64Array): number => values.reduce((total, value, i) => total + value * weights[i]!, 0);
 const along = (values: Float64Array, direction: Float64Array, by: number) => values.map((value, i) => value + by * direction[i]!);
 const slope = (loss: (by: number) => number, step = 3e-6) => (loss(step) - loss(-step)) / (2 * step);
+
+describe("the float64 backward pass of linear attention gives the golden gradients", async () => {
+  const cases = (await goldenCases("favor", "rfa", "maclaurin")).filter(({ grads }) => grads.length > 0);
+  test("of 3 cases", () => expect(cases.length).toBe(3));
+  test.each(cases)("$name", async (entry) => {
+    const { linear, params, args } = await baselineGolden(entry);
+    const { gradOutput, expected } = await baselineGradients(entry);
+    if (!linear) throw new Error("not a linear attention");
+    const { query, params: ofParams } = linearAttentionBackward(linear, params, { ...args, gradOutput });
+    const actual: Record<string, Float64Array> = { ...ofParams, query };
+    expect(Object.keys(actual).sort()).toEqual(Object.keys(expected).sort());
+    for (const [key, values] of Object.entries(expected)) expectClose(actual[key]!, values, { relL2: REFERENCE_GOLDEN, what: key });
+  });
+});
 
 describe.each(FEATURE_MAPS)("gradients are slopes: %s", (featureMap) => {
   const shape = { dim: 10, heads: 2, featureMap, features: 12 };
@@ -31,15 +46,7 @@ describe.each(FEATURE_MAPS)("gradients are slopes: %s", (featureMap) => {
     const [batch, length] = [2, 5];
     const inputs = { q: normals(2, 100, 0.5), k: normals(3, 100, 0.5), v: normals(4, 100) };
     const gradContext = normals(5, 100);
-    const sizes = { batch, length, heads: 2, headDim: 5, features: 12, blockTokens: length };
-    const loss = ({ q, k, v }: typeof inputs) => {
-      // With the factor that cancels, which the gradient leaves out.
-      const [phiQ, phiK] = [randomFeatures(q, params, shape), randomFeatures(k, params, shape)];
-      const all = featureSums(phiK, v, sizes);
-      const none = { sums: all.sums.map(() => 0), weights: all.weights.map(() => 0) };
-      const y = causal ? featureAttention(phiQ, none, sizes, { scores: featureScores(phiQ, phiK, sizes), v }) : featureAttention(phiQ, all, sizes);
-      return weighted(y, gradContext);
-    };
+    const loss = ({ q, k, v }: typeof inputs) => weighted(linearMix(q, k, v, params, shape, { batch, length, causal }), gradContext);
     const gradients = linearMixBackward(inputs.q, inputs.k, inputs.v, gradContext, params, shape, { batch, length, causal });
     for (const side of ["q", "k", "v"] as const) {
       const direction = normals(6, 100);
