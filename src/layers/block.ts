@@ -24,15 +24,17 @@ export class HomBlock {
   readonly gpu: Gpu;
   readonly config: HomBlockConfig;
   readonly hom: HomLayer;
-  readonly #up: LinearLayer;
-  readonly #down: LinearLayer;
+  /** @internal */
+  readonly up: LinearLayer;
+  /** @internal */
+  readonly down: LinearLayer;
 
   private constructor(gpu: Gpu, config: HomBlockConfig, hom: HomLayer, up: LinearLayer, down: LinearLayer) {
     this.gpu = gpu;
     this.config = config;
     this.hom = hom;
-    this.#up = up;
-    this.#down = down;
+    this.up = up;
+    this.down = down;
   }
 
   /**
@@ -78,7 +80,7 @@ export class HomBlock {
 
   /** Bytes of the weights on the GPU. */
   get weightBytes(): number {
-    return this.hom.weightBytes + this.#up.weightBytes + this.#down.weightBytes;
+    return this.hom.weightBytes + this.up.weightBytes + this.down.weightBytes;
   }
 
   /** `[B, T, D]` -> `[B, T, D]`; options as in {@link HomLayer.forward}. */
@@ -116,15 +118,15 @@ export class HomBlock {
   recordFeedForward(pass: GPUComputePassEncoder, x: BufferView, y: BufferView, rows: number): void {
     const bytes = rows * this.config.ffwExpand * this.config.dim * 4;
     const hidden = { buffer: this.gpu.scratch("hidden", bytes), byteOffset: 0 };
-    this.#up.record(pass, { x, y: hidden, rows });
-    this.#down.record(pass, { x: hidden, y, residual: x, rows });
+    this.up.record(pass, { x, y: hidden, rows });
+    this.down.record(pass, { x: hidden, y, residual: x, rows });
   }
 
   /** Frees the weights. Results already returned stay valid. */
   destroy(): void {
     this.hom.destroy();
-    this.#up.destroy();
-    this.#down.destroy();
+    this.up.destroy();
+    this.down.destroy();
   }
 
   [Symbol.dispose](): void {

@@ -20,7 +20,7 @@ function linears({ dim, order, orderExpand }: HomConfig) {
 }
 
 /** Transposed weights, the backward pass, and the gradients in a checkpoint's layout. */
-export function homTraining(config: Readonly<Required<HomConfig>>, { tuning, limits }: Gpu): Training {
+export function homTraining(config: Readonly<Required<HomConfig>>, { tuning, limits }: Pick<Gpu, "tuning" | "limits">): Training {
   const { dim, bias } = config;
   const { stride4 } = momentLayout(config);
   const model = Math.ceil(dim / 4) * 4;

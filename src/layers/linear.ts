@@ -56,6 +56,11 @@ export class LinearLayer {
     return this.#weights.size;
   }
 
+  /** Packed, `[inner + 1, outer]`. */
+  get weights(): GPUBuffer {
+    return this.#weights;
+  }
+
   /** Compiles what `record` will use. */
   async prepare(): Promise<void> {
     const steps = [1, TILES[this.#gpu.tuning.tile].rows].flatMap((rows) => [0, undefined].flatMap((residual) => this.#plan(rows, 0, 0, residual)));

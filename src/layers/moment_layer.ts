@@ -87,7 +87,7 @@ const KEPT_PROGRAMS = 32;
 export abstract class MomentLayer<Options extends ForwardOptions = ForwardOptions> {
   readonly gpu: Gpu;
   /** @internal */
-  protected readonly parts: LayerParts;
+  readonly parts: LayerParts;
   /** @internal */
   protected readonly blockTokens: number;
   /** @internal */

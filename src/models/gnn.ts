@@ -4,7 +4,7 @@ import type { LinearLayer } from "../layers/linear.ts";
 import { HomMask, type MaskShape, resolveMask } from "../layers/mask.ts";
 import { checkTensor } from "../layers/tensor_checks.ts";
 import type { Gpu } from "../runtime/gpu.ts";
-import { allOf, checkGpu, Tensor } from "../runtime/tensor.ts";
+import { allOf, checkGpu, type Shape, Tensor } from "../runtime/tensor.ts";
 import { checkSizes, modelParams, Parts, scratchRows } from "./image_parts.ts";
 import { blockShapes } from "./vision.ts";
 import type { ModelWeights } from "./with_shapes.ts";
@@ -26,28 +26,54 @@ export type Adjacency = Uint8Array | Float32Array | HomMask;
 
 const KEYS = ["dim", "order", "orderExpand", "ffwExpand"];
 
+/** What a {@link HomGnn} is made of. @internal */
+export interface HomGnnParts {
+  /** What comes before the checkpoint keys of each block. */
+  readonly prefixes: readonly string[];
+  readonly blocks: readonly HomBlock[];
+  readonly output: LinearLayer | undefined;
+  readonly owned: Parts;
+}
+
+/** A checked call. @internal */
+export interface HomGnnCall {
+  readonly shape: MaskShape;
+  readonly mask: HomMask;
+  readonly outShape: Shape;
+}
+
 /**
  * HoM over graphs: every node mixes the moments (of tanh) of the nodes that it sees, by their mean; then a feed-forward part; both with residuals. Checkpoint keys of a layer:
  * `ho_proj`, `se_proj`, `ag_proj`, `ffw.1`, `ffw.3`, each with weight and bias; of a network `layers.i.…` and `linear`. A node that sees none reads zeros (the formula divides 0 by 0).
+ *
+ * That of `homm-webgpu/train` adds `forwardForTraining`.
  */
 export class HomGnn {
   readonly gpu: Gpu;
   readonly config: Readonly<HomGnnConfig>;
-  readonly #parts: Parts;
-  readonly #blocks: readonly HomBlock[];
-  readonly #output: LinearLayer | undefined;
+  /** @internal */
+  protected readonly parts: HomGnnParts;
   #destroyed = false;
 
-  private constructor(gpu: Gpu, config: HomGnnConfig, parts: Parts, blocks: readonly HomBlock[], output: LinearLayer | undefined) {
+  /** @internal */
+  protected constructor(gpu: Gpu, config: HomGnnConfig, parts: HomGnnParts) {
     this.gpu = gpu;
     this.config = Object.freeze({ ...config });
-    this.#parts = parts;
-    this.#blocks = blocks;
-    this.#output = output;
+    this.parts = parts;
   }
 
   /** @throws TypeError, RangeError for the configuration, WeightsError for the checkpoint, GpuLostError, GpuOutOfMemoryError */
-  static async create(gpu: Gpu, config: HomGnnConfig, weights: ModelWeights): Promise<HomGnn> {
+  static create(gpu: Gpu, config: HomGnnConfig, weights: ModelWeights): Promise<HomGnn> {
+    return HomGnn.make((...parts) => new HomGnn(...parts), gpu, config, weights);
+  }
+
+  /** @internal */
+  protected static async make<Model extends HomGnn>(
+    create: (gpu: Gpu, config: HomGnnConfig, parts: HomGnnParts) => Model,
+    gpu: Gpu,
+    config: HomGnnConfig,
+    weights: ModelWeights,
+  ): Promise<Model> {
     const where = "HomGnn.create";
     checkGpu(where, gpu);
     checkObject(where, "config", config, [...KEYS, "layers", "classes"]);
@@ -80,7 +106,7 @@ export class HomGnn {
       const failure = await status;
       if (failure) throw failure;
       await output?.prepare();
-      return new HomGnn(gpu, config, parts, blocks, output);
+      return create(gpu, config, { prefixes, blocks, output, owned: parts });
     } catch (error) {
       parts.destroy();
       throw error;
@@ -93,14 +119,22 @@ export class HomGnn {
     checkObject(where, "sizes", sizes, ["batch", "nodes"]);
     const { batch = 1, nodes } = sizes;
     checkSizes(where, { batch, nodes }, ["batch", "nodes"]);
-    this.#checkUsable(where);
+    this.checkUsable(where);
     return adjacencyMask(where, this.gpu, adjacency, { batch, queryLength: nodes, contextLength: nodes });
   }
 
   /** Nodes `[B, N, D]` -> `[B, N, D]`, or `[B, N, classes]`. @throws TypeError, RangeError, GpuLostError */
   forward(x: Tensor, adjacency: Adjacency): Tensor {
     const where = "HomGnn.forward";
-    this.#checkUsable(where);
+    const call = this.check(where, x, adjacency);
+    const y = this.run(where, x, call);
+    if (call.mask !== adjacency) call.mask.destroy();
+    return y;
+  }
+
+  /** @internal */
+  protected check(where: string, x: Tensor, adjacency: Adjacency): HomGnnCall {
+    this.checkUsable(where);
     const { gpu } = this;
     const { dim, classes } = this.config;
     checkTensor(where, "x", x, gpu);
@@ -110,26 +144,31 @@ export class HomGnn {
     const shape = { batch, queryLength: nodes, contextLength: nodes };
     if (adjacency instanceof HomMask) adjacency.check(where, gpu, shape, adjacency.blockTokens, 0);
     const mask = adjacency instanceof HomMask ? adjacency : adjacencyMask(where, gpu, adjacency, shape);
-    const outShape = [batch, nodes, classes ?? dim];
-    const rows = batch * nodes;
+    return { shape, mask, outShape: [batch, nodes, classes ?? dim] };
+  }
+
+  /** @internal */
+  protected run(where: string, x: Tensor, { shape, mask, outShape }: HomGnnCall): Tensor {
+    const { gpu } = this;
+    const { blocks, output } = this.parts;
+    const rows = shape.batch * shape.queryLength;
     const free: (() => void)[] = [];
     const { result, status } = gpu.guard(where, () => {
       const y = { buffer: Tensor.allocate(where, gpu, "hom.output", outShape), byteOffset: 0 };
-      const between = scratchRows(gpu, "graph_between", rows, dim);
+      const between = scratchRows(gpu, "graph_between", rows, this.config.dim);
       gpu.submit("gnn", (pass) => {
         let from: { buffer: Tensor["buffer"]; byteOffset: number } = x;
-        for (const [i, block] of this.#blocks.entries()) {
-          const last = i === this.#blocks.length - 1 && !this.#output;
-          const to = last ? y : scratchRows(gpu, i % 2 === 0 ? "graph_even" : "graph_odd", rows, dim);
+        for (const [i, block] of blocks.entries()) {
+          const last = i === blocks.length - 1 && !output;
+          const to = last ? y : scratchRows(gpu, i % 2 === 0 ? "graph_even" : "graph_odd", rows, this.config.dim);
           free.push(...block.record(pass, { shape, resolved: mask.resolved, prepared: mask, query: from }, between, to, rows));
           from = to;
         }
-        this.#output?.record(pass, { x: from, y, rows });
+        output?.record(pass, { x: from, y, rows });
       });
       return y.buffer;
     });
     for (const f of free) f();
-    if (mask !== adjacency) mask.destroy();
     return Tensor.adopt(gpu, result, outShape, allOf([status, x.status]));
   }
 
@@ -137,14 +176,15 @@ export class HomGnn {
   destroy(): void {
     if (this.#destroyed) return;
     this.#destroyed = true;
-    this.#parts.destroy();
+    this.parts.owned.destroy();
   }
 
   [Symbol.dispose](): void {
     this.destroy();
   }
 
-  #checkUsable(where: string): void {
+  /** @internal */
+  protected checkUsable(where: string): void {
     if (this.#destroyed) throw typeError(where, "model", "be alive", raw("a destroyed model"));
     this.gpu.checkUsable(where);
   }

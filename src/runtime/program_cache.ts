@@ -1,21 +1,21 @@
 import type { Program } from "./program.ts";
 
-interface Entry {
-  readonly program: Program;
+interface Entry<P> {
+  readonly program: P;
   /** Recorded into an encoder of the caller's, which may not have been submitted: left to the garbage collector. */
   lent: boolean;
 }
 
 /** The programs used last, by what decides them. */
-export class ProgramCache {
+export class ProgramCache<P extends Program = Program> {
   readonly #capacity: number;
-  readonly #entries = new Map<string, Entry>();
+  readonly #entries = new Map<string, Entry<P>>();
 
   constructor(capacity: number) {
     this.#capacity = capacity;
   }
 
-  get(key: string, lent: boolean, build: () => Program): Program {
+  get(key: string, lent: boolean, build: () => P): P {
     const kept = this.#entries.get(key);
     const entry = kept && !kept.program.stale ? kept : { program: build(), lent };
     if (kept && kept !== entry && !kept.lent) kept.program.destroy();
