@@ -55,3 +55,17 @@ export function resizeGrid(where: string, grid: Float32Array, dim: number, to: n
   }
   return Float32Array.from(out);
 }
+
+/** What `resizeGrid` multiplies each of `from²` cells by for each of `to²` ones, `[to², from²]`. */
+export function gridWeights(from: number, to: number, antialias: boolean): Float32Array<ArrayBuffer> {
+  const along = taps(from, to, antialias);
+  const out = new Float32Array(to * to * from * from);
+  for (const [y, { first: top, weights: down }] of along.entries()) {
+    for (const [x, { first: left, weights: across }] of along.entries()) {
+      for (const [i, a] of down.entries()) {
+        for (const [j, b] of across.entries()) out[((y * to + x) * from + top + i) * from + left + j] = a * b;
+      }
+    }
+  }
+  return out;
+}

@@ -79,10 +79,16 @@ export class ModelSteps extends TrainingSteps {
   }
 
   /** The gradients of a dense layer's parameters, from its whole input and the gradient of its whole output, or from a part of both. */
-  denseGradient(layer: DenseLayer, x: Rows, dy: Rows, part: { readonly first: boolean; readonly last: boolean } = { first: true, last: true }): void {
+  denseGradient(
+    layer: DenseLayer,
+    x: Rows,
+    dy: Rows,
+    part: { readonly first?: boolean; readonly last?: boolean; readonly shape?: Shape | undefined } = {},
+  ): void {
     const matrix = this.matrix(layer, "packed_dense");
-    this.weightGradient(x, dy, matrix, !part.first);
-    if (part.last) this.unpack(layer, matrix.gradient);
+    const { first = true, last = true, shape } = part;
+    this.weightGradient(x, dy, matrix, !first);
+    if (last) this.unpack(layer, matrix.gradient, shape && { shape });
   }
 
   /** A packed gradient in the checkpoint's layout. */

@@ -1,14 +1,16 @@
 import { checkObject, checkOneOf, rangeError, raw, typeError } from "../checks.ts";
 import { HomBlock } from "../layers/block.ts";
 import type { LinearLayer } from "../layers/linear.ts";
-import { MASK_EPSILON, resolveMask } from "../layers/mask.ts";
+import { MASK_EPSILON, type MaskShape, type ResolvedMask, resolveMask } from "../layers/mask.ts";
 import { addRows, planAddRows } from "../ops/add_rows.ts";
-import { patchify, planPatchify } from "../ops/patchify.ts";
+import { patchify } from "../ops/patchify.ts";
 import type { Gpu } from "../runtime/gpu.ts";
-import { allOf, checkGpu, Tensor } from "../runtime/tensor.ts";
+import { planOffset } from "../runtime/program.ts";
+import { allOf, checkGpu, type Shape, Tensor } from "../runtime/tensor.ts";
 import type { GPUBuffer } from "../webgpu.ts";
 import { checkImage, checkRows, checkSizes, KeptBuffers, modelParams, Parts, Plans, scratchRows } from "./image_parts.ts";
 import { resizeGrid } from "./interpolate.ts";
+import { planCls, planPatches, planPositions, tokensOf, type VisionCall } from "./vision_steps.ts";
 import type { ModelWeights } from "./with_shapes.ts";
 
 /** Sizes of a {@link HomVision}. */
@@ -38,10 +40,33 @@ export interface HomVisionForwardOptions {
 const SIZES = ["classes", "dim", "layers", "order", "orderExpand", "ffwExpand", "imageSize", "patchSize", "channels"];
 const KEPT_PLANS = 32;
 
+/** What a {@link HomVision} is made of. @internal */
+export interface HomVisionParts {
+  readonly conv: LinearLayer;
+  readonly blocks: readonly HomBlock[];
+  readonly output: LinearLayer;
+  readonly cls: GPUBuffer;
+  /** As trained, `[n, D]`. */
+  readonly position: Float32Array;
+  readonly owned: Parts;
+}
+
+/** A checked call. @internal */
+export interface HomVisionCall {
+  readonly sizes: VisionCall;
+  readonly shape: MaskShape;
+  readonly resolved: ResolvedMask;
+  /** The tokens that are read: the first, and how many of an image. */
+  readonly read: { readonly at: number; readonly count: number };
+  readonly outShape: Shape;
+}
+
 /**
  * The HoM image classifier: patches by a convolution whose stride is its kernel, learned positions, a `cls` token before them, HoM blocks, a dense layer. Checkpoint keys:
  * `conv.{weight,bias}`, `position [1, n, D]`, `cls [1, 1, D]`, `layers.i.{hom.*, ffw.1.*, ffw.3.*}`, `out_proj.{weight,bias}`. Images of another size have their positions
  * resized bicubically, if their patches make a square.
+ *
+ * That of `homm-webgpu/train` adds `forwardForTraining`.
  *
  * @example
  * const model = await HomVision.create(gpu, config, parseSafetensors(bytes));
@@ -50,35 +75,32 @@ const KEPT_PLANS = 32;
 export class HomVision {
   readonly gpu: Gpu;
   readonly config: Readonly<Required<HomVisionConfig>>;
-  readonly #parts: Parts;
-  readonly #conv: LinearLayer;
-  readonly #blocks: readonly HomBlock[];
-  readonly #output: LinearLayer;
-  readonly #cls: GPUBuffer;
-  readonly #position: Float32Array;
+  /** @internal */
+  protected readonly parts: HomVisionParts;
   readonly #positions = new KeptBuffers();
   readonly #plans: Plans;
   #destroyed = false;
 
-  private constructor(
-    gpu: Gpu,
-    config: Required<HomVisionConfig>,
-    parts: Parts,
-    made: { conv: LinearLayer; blocks: readonly HomBlock[]; output: LinearLayer; cls: GPUBuffer; position: Float32Array },
-  ) {
+  /** @internal */
+  protected constructor(gpu: Gpu, config: Required<HomVisionConfig>, parts: HomVisionParts) {
     this.gpu = gpu;
     this.config = Object.freeze(config);
-    this.#parts = parts;
-    this.#conv = made.conv;
-    this.#blocks = made.blocks;
-    this.#output = made.output;
-    this.#cls = made.cls;
-    this.#position = made.position;
+    this.parts = parts;
     this.#plans = new Plans(gpu, KEPT_PLANS);
   }
 
   /** @throws TypeError, RangeError for the configuration, WeightsError for the checkpoint, GpuLostError, GpuOutOfMemoryError */
-  static async create(gpu: Gpu, config: HomVisionConfig, weights: ModelWeights): Promise<HomVision> {
+  static create(gpu: Gpu, config: HomVisionConfig, weights: ModelWeights): Promise<HomVision> {
+    return HomVision.make((...parts) => new HomVision(...parts), gpu, config, weights);
+  }
+
+  /** @internal */
+  protected static async make<Model extends HomVision>(
+    create: (gpu: Gpu, config: Required<HomVisionConfig>, parts: HomVisionParts) => Model,
+    gpu: Gpu,
+    config: HomVisionConfig,
+    weights: ModelWeights,
+  ): Promise<Model> {
     const where = "HomVision.create";
     checkGpu(where, gpu);
     checkObject(where, "config", config, [...SIZES, "pooling"]);
@@ -118,7 +140,7 @@ export class HomVision {
       if (failure) throw failure;
       const kernels = [gpu.prepare(patchify, {}), gpu.prepare(addRows, { activation: "identity" })];
       await Promise.all([result.conv.prepare(), result.output.prepare(), ...kernels]);
-      return new HomVision(gpu, full, parts, { ...result, blocks, position: params["position"] ?? new Float32Array() });
+      return create(gpu, full, { ...result, blocks, position: params["position"] ?? new Float32Array(), owned: parts });
     } catch (error) {
       parts.destroy();
       throw error;
@@ -128,66 +150,74 @@ export class HomVision {
   /** Images `[B, C, H, W]` in f32 -> logits `[B, classes]`, or `[B, n, classes]` without pooling. @throws TypeError, RangeError, GpuLostError */
   forward(image: Tensor, options: HomVisionForwardOptions = {}): Tensor {
     const where = "HomVision.forward";
+    return this.run(where, image, this.check(where, image, options));
+  }
+
+  /** @internal */
+  protected check(where: string, image: Tensor, options: HomVisionForwardOptions): HomVisionCall {
     checkObject(where, "options", options, ["mask"]);
-    if (this.#destroyed) throw typeError(where, "model", "be alive", raw("a destroyed model"));
-    this.gpu.checkUsable(where);
+    this.checkUsable(where);
     const { gpu } = this;
-    const { dim, classes, channels, patchSize, pooling } = this.config;
-    const { batch, height, width } = checkImage(where, image, gpu, channels, patchSize);
-    const n = Math.floor(height / patchSize) * Math.floor(width / patchSize);
+    const { dim, classes, channels, patchSize: patch, pooling } = this.config;
+    const { batch, height, width } = checkImage(where, image, gpu, channels, patch);
+    const n = Math.floor(height / patch) * Math.floor(width / patch);
     const tokens = n + 1;
-    checkRows(where, gpu, batch * tokens, Math.max(dim, channels * patchSize * patchSize));
-    const side = Math.floor(Math.sqrt(n));
-    const known = this.#position.length / dim;
-    if (n !== known && side * side !== n) {
+    checkRows(where, gpu, batch * tokens, Math.max(dim, channels * patch * patch));
+    const known = this.parts.position.length / dim;
+    if (n !== known && Math.floor(Math.sqrt(n)) ** 2 !== n) {
       const hint = "the positions of another size are a resized square";
       throw rangeError(where, "image", `have ${known} patches, or a square number of them`, raw(`${n} patches`), hint);
     }
     const shape = { batch, queryLength: tokens, contextLength: tokens };
     const mask = options.mask && { padding: withCls(where, options.mask, batch, n) };
     const resolved = resolveMask(where, mask, shape, 1, MASK_EPSILON);
-    const read = pooling === "cls" ? 1 : n;
+    const read = pooling === "cls" ? { at: 0, count: 1 } : { at: 1, count: n };
     const outShape = pooling === "cls" ? [batch, classes] : [batch, n, classes];
-    const position = this.#positions.get(String(n), () => {
-      const rows = n === known ? this.#position : resizeGrid(where, this.#position, dim, side, false);
-      return gpu.upload("hom.vision.position", rows);
+    return { sizes: { batch, height, width, n, channels, patch, dim }, shape, resolved, read, outShape };
+  }
+
+  /** The positions of n patches, `[n, D]`. @internal */
+  protected positions(where: string, n: number): GPUBuffer {
+    const { dim } = this.config;
+    const { position } = this.parts;
+    return this.#positions.get(String(n), () => {
+      const rows = n === position.length / dim ? position : resizeGrid(where, position, dim, Math.floor(Math.sqrt(n)), false);
+      return this.gpu.upload("hom.vision.position", rows);
     });
+  }
+
+  /** @internal */
+  protected run(where: string, image: Tensor, { sizes, shape, resolved, read, outShape }: HomVisionCall): Tensor {
+    const { gpu } = this;
+    const { conv, blocks, output, cls } = this.parts;
+    const { batch, height, width, n, channels, patch, dim } = sizes;
+    const rows = batch * (n + 1);
+    const positions = this.positions(where, n);
     const free: (() => void)[] = [];
     const { result, status } = gpu.guard(where, () => {
       const logits = Tensor.allocate(where, gpu, "hom.logits", outShape);
-      const patches = scratchRows(gpu, "image_patches", batch * n, channels * patchSize * patchSize);
+      const patches = scratchRows(gpu, "image_patches", batch * n, channels * patch * patch);
       const embedded = scratchRows(gpu, "image_embedded", batch * n, dim);
-      const between = scratchRows(gpu, "image_between", batch * tokens, dim);
-      let x = scratchRows(gpu, "image_x", batch * tokens, dim);
-      let spare = scratchRows(gpu, "image_spare", batch * tokens, dim);
-      const slot = (buffer: string, size: number) => ({ buffer, offset: 0, size });
+      const between = scratchRows(gpu, "image_between", rows, dim);
+      let x = scratchRows(gpu, "image_x", rows, dim);
+      let spare = scratchRows(gpu, "image_spare", rows, dim);
       gpu.submit("vision", (pass) => {
         const key = [batch, height, width].join();
-        this.#plans.record(pass, `patches ${key} ${image.byteOffset % 256}`, { image, rows: patches }, (maxWorkgroups) => {
-          const from = { buffer: "image", byteOffset: image.byteOffset % 256 };
-          return planPatchify({ image: from, rows: slot("rows", patches.size), batch, channels, height, width, patch: patchSize, maxWorkgroups });
-        });
-        this.#conv.record(pass, { x: patches, y: embedded, rows: batch * n });
-        const y = (at: number) => ({ slot: slot("x", x.size), at, batch: tokens * dim, token: dim });
-        this.#plans.record(pass, `positions ${key}`, { position, embedded, x }, (maxWorkgroups) => {
-          const a = { slot: slot("position", n * dim * 4), batch: 0, token: dim };
-          const b = { slot: slot("embedded", embedded.size), batch: n * dim, token: dim };
-          return planAddRows({ a, b, y: y(dim), batch, tokens: n, dim, maxWorkgroups });
-        });
-        this.#plans.record(pass, `cls ${key}`, { cls: this.#cls, x }, (maxWorkgroups) => {
-          const a = { slot: slot("cls", this.#cls.size), batch: 0, token: 0 };
-          return planAddRows({ a, y: y(0), batch, tokens: 1, dim, maxWorkgroups });
-        });
-        for (const block of this.#blocks) {
-          free.push(...block.record(pass, { shape, resolved, query: x }, between, spare, batch * tokens));
+        const offset = planOffset(image);
+        this.#plans.record(pass, `patches ${key} ${offset}`, { image, patches }, (most) => planPatches(sizes, offset, most));
+        conv.record(pass, { x: patches, y: embedded, rows: batch * n });
+        this.#plans.record(pass, `positions ${key}`, { positions, embedded, x }, (most) => planPositions(sizes, most));
+        this.#plans.record(pass, `cls ${key}`, { cls_token: cls, x }, (most) => planCls(sizes, most));
+        for (const block of blocks) {
+          free.push(...block.record(pass, { shape, resolved, query: x }, between, spare, rows));
           [x, spare] = [spare, x];
         }
         this.#plans.record(pass, `read ${key}`, { x, rows: embedded }, (maxWorkgroups) => {
-          const a = { slot: slot("x", x.size), at: pooling === "cls" ? 0 : dim, batch: tokens * dim, token: dim };
-          const to = { slot: slot("rows", batch * read * dim * 4), batch: read * dim, token: dim };
-          return planAddRows({ a, y: to, batch, tokens: read, dim, maxWorkgroups });
+          const size = batch * read.count * dim * 4;
+          const to = { slot: { buffer: "rows", offset: 0, size }, batch: read.count * dim, token: dim };
+          return planAddRows({ a: tokensOf(sizes, read.at), y: to, batch, tokens: read.count, dim, maxWorkgroups });
         });
-        this.#output.record(pass, { x: embedded, y: { buffer: logits, byteOffset: 0 }, rows: batch * read });
+        output.record(pass, { x: embedded, y: { buffer: logits, byteOffset: 0 }, rows: batch * read.count });
       });
       return logits;
     });
@@ -199,13 +229,19 @@ export class HomVision {
   destroy(): void {
     if (this.#destroyed) return;
     this.#destroyed = true;
-    this.#parts.destroy();
+    this.parts.owned.destroy();
     this.#positions.destroy();
     this.#plans.destroy();
   }
 
   [Symbol.dispose](): void {
     this.destroy();
+  }
+
+  /** @internal */
+  protected checkUsable(where: string): void {
+    if (this.#destroyed) throw typeError(where, "model", "be alive", raw("a destroyed model"));
+    this.gpu.checkUsable(where);
   }
 }
 

@@ -1,8 +1,9 @@
 import { describe, expect, it } from "vitest";
 import { requestGpu, Tensor } from "../../src/index.ts";
 import { HomGnn } from "../../src/models/gnn_trainable.ts";
+import { HomVision } from "../../src/models/vision_trainable.ts";
 import { expectClose } from "../support/compare.ts";
-import { type GoldenCase, gnnGolden, goldenCases, loadGolden } from "../support/golden.ts";
+import { type GoldenCase, gnnGolden, goldenCases, loadGolden, visionGolden } from "../support/golden.ts";
 import { getDevice } from "../support/gpu.ts";
 import { GRADIENT_F32, MODEL_F32 } from "../support/tolerances.ts";
 
@@ -35,6 +36,24 @@ describe("golden gradients of graph models", async () => {
     expectClose(await output.read(), expected, { relL2: MODEL_F32, what: "y", shape: outputShape, adapter });
     const of = backward(gradient);
     await expectGolden(entry, { "in.x": of.x, ...of.params });
+    output.destroy();
+  });
+});
+
+describe("golden gradients of the image classifier", async () => {
+  const cases = await withGradients("hom_vision");
+  it("of one case", () => expect(cases.length).toBe(1));
+  it.each(cases)("$name", async (entry) => {
+    const golden = await loadGolden(entry);
+    const { shape, params, args, expected, outputShape } = visionGolden(golden);
+    const { patch: patchSize, ...config } = shape;
+    using model = await HomVision.create(gpu, { ...config, patchSize }, params);
+    using image = Tensor.from(gpu, args.image, [args.batch, shape.channels, args.height, args.width]);
+    using gradient = Tensor.from(gpu, golden.tensor("in.G").data as Float32Array, outputShape);
+    const { output, backward } = model.forwardForTraining(image, { mask: args.mask });
+    expectClose(await output.read(), expected, { relL2: MODEL_F32, what: "y", shape: outputShape, adapter });
+    const of = backward(gradient);
+    await expectGolden(entry, { "in.img": of.image, ...of.params });
     output.destroy();
   });
 });
