@@ -170,10 +170,15 @@ function fill(table: HTMLTableElement, rows: readonly { head: string; cells: rea
   const heads = ["Tokens", ...methods.map(({ label }) => label)].map((textContent) => make("th", { scope: "col", textContent }));
   table.tHead?.replaceChildren(make("tr", {}, ...heads));
   const body = rows.map(({ head, cells }) =>
-    make("tr", {}, make("th", { scope: "row", textContent: head }), ...cells.map((textContent) => make("td", { textContent }))),
+    make("tr", {}, make("th", { scope: "row", textContent: head }), ...cells.map((text) => make("td", { textContent: unbroken(text) }))),
   );
   const empty = make("tr", {}, make("td", { colSpan: heads.length, className: "empty", textContent: otherwise }));
   table.tBodies[0]?.replaceChildren(...(rows.length > 0 ? body : [empty]));
+}
+
+/** A number stays with its unit: lines break behind a comma only. */
+function unbroken(text: string): string {
+  return text.replaceAll(/(?<!,) /g, "\u00a0");
 }
 
 /** What the lines say, in a few sentences. */
