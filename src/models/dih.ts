@@ -44,7 +44,8 @@ interface DihBlock {
   readonly gates: LinearLayer;
 }
 
-interface DihMade {
+/** What a model is made of. @internal */
+export interface DihMade {
   readonly inConv: LinearLayer;
   readonly time: readonly [LinearLayer, LinearLayer];
   readonly blocks: readonly DihBlock[];
@@ -57,7 +58,7 @@ interface DihMade {
 
 const SIZES = ["channels", "classes", "timesteps", "imageSize", "patchSize", "dim", "layers", "order", "orderExpand", "ffwExpand"];
 /** What a DiH++ clamps its tokens to after each layer. */
-const TOKEN_LIMIT = 255;
+export const TOKEN_LIMIT = 255;
 const KEPT_PLANS = 64;
 
 /**
@@ -68,22 +69,34 @@ const KEPT_PLANS = 64;
 export class Dih {
   readonly gpu: Gpu;
   readonly config: Readonly<DihConfig>;
+  /** @internal */
+  protected readonly made: DihMade;
   readonly #parts: Parts;
-  readonly #made: DihMade;
   readonly #grids = new KeptBuffers();
   readonly #plans: Plans;
   #destroyed = false;
 
-  private constructor(gpu: Gpu, config: DihConfig, parts: Parts, made: DihMade) {
+  /** @internal */
+  protected constructor(gpu: Gpu, config: DihConfig, parts: Parts, made: DihMade) {
     this.gpu = gpu;
     this.config = Object.freeze({ ...config });
     this.#parts = parts;
-    this.#made = made;
+    this.made = made;
     this.#plans = new Plans(gpu, KEPT_PLANS);
   }
 
   /** @throws TypeError, RangeError for the configuration, WeightsError for the checkpoint, GpuLostError, GpuOutOfMemoryError */
-  static async create(gpu: Gpu, config: DihConfig, weights: ModelWeights): Promise<Dih> {
+  static create(gpu: Gpu, config: DihConfig, weights: ModelWeights): Promise<Dih> {
+    return Dih.make((...parts) => new Dih(...parts), gpu, config, weights);
+  }
+
+  /** @internal */
+  protected static async make<Model extends Dih>(
+    create: (gpu: Gpu, config: DihConfig, parts: Parts, made: DihMade) => Model,
+    gpu: Gpu,
+    config: DihConfig,
+    weights: ModelWeights,
+  ): Promise<Model> {
     const where = "Dih.create";
     checkGpu(where, gpu);
     checkObject(where, "config", config, [...SIZES, "registers"]);
@@ -144,7 +157,7 @@ export class Dih {
         ...[patchify, unpatchify, modulate].map((kernel) => gpu.prepare(kernel, {})),
         ...activations.map((activation) => gpu.prepare(addRows, { activation })),
       ]);
-      return new Dih(gpu, config, parts, { ...result, blocks, tables: { ...params, freqs } });
+      return create(gpu, config, parts, { ...result, blocks, tables: { ...params, freqs } });
     } catch (error) {
       parts.destroy();
       throw error;
@@ -157,16 +170,28 @@ export class Dih {
    * @throws TypeError, RangeError, GpuLostError
    */
   forward(image: Tensor, time: ArrayLike<number>, classes: ArrayLike<number>): Tensor {
-    const where = "Dih.forward";
+    return this.run("Dih.forward", image, time, classes);
+  }
+
+  /** Batch rows, and patches of a side. @internal */
+  protected check(where: string, image: Tensor): { readonly batch: number; readonly side: number } {
     if (this.#destroyed) throw typeError(where, "model", "be alive", raw("a destroyed model"));
     this.gpu.checkUsable(where);
-    const { gpu } = this;
-    const { channels, patchSize, dim, registers = 0, ffwExpand } = this.config;
-    const { batch, height, width } = checkImage(where, image, gpu, channels, patchSize);
+    const { channels, patchSize } = this.config;
+    const { batch, height, width } = checkImage(where, image, this.gpu, channels, patchSize);
     if (height !== width || height % patchSize !== 0)
       throw rangeError(where, "image", `be square, with sides that are multiples of ${patchSize}`, image.shape);
+    return { batch, side: height / patchSize };
+  }
+
+  /** @internal */
+  protected run(where: string, image: Tensor, time: ArrayLike<number>, classes: ArrayLike<number>): Tensor {
+    const { batch, side } = this.check(where, image);
+    const { gpu } = this;
+    const { channels, patchSize, dim, registers = 0, ffwExpand } = this.config;
     const perToken = this.config.registers !== undefined;
-    const side = height / patchSize;
+    const height = side * patchSize;
+    const width = height;
     const n = side * side;
     const tokens = registers + n;
     const rows = batch * tokens;
@@ -174,14 +199,12 @@ export class Dih {
     const inner = channels * patchSize * patchSize;
     checkRows(where, gpu, rows, Math.max(4, ffwExpand) * dim);
     checkRows(where, gpu, batch * n, inner);
-    const uploads = this.#conditions(where, time, classes, batch);
-    const grid = (name: "pos_emb" | "cond_pos_emb") =>
-      this.#grids.get(`${name} ${side}`, () => gpu.upload(`hom.dih.${name}`, this.#grid(where, name, side)));
-    const position = grid("pos_emb");
-    const condPosition = perToken ? grid("cond_pos_emb") : undefined;
+    const uploads = this.conditions(where, time, classes, batch);
+    const position = this.grid(where, "pos_emb", side);
+    const condPosition = perToken ? this.grid(where, "cond_pos_emb", side) : undefined;
     const key = [batch, side].join();
     const slot = (buffer: string, count: number, wide: number) => ({ buffer, offset: 0, size: count * wide * 4 });
-    const { inConv, time: timeLayers, blocks, outMod, output, registers: registerRows } = this.#made;
+    const { inConv, time: timeLayers, blocks, outMod, output, registers: registerRows } = this.made;
     const free: (() => void)[] = [];
     const { result, status } = gpu.guard(where, () => {
       const out = Tensor.allocate(where, gpu, "hom.image", image.shape);
@@ -335,8 +358,8 @@ export class Dih {
     });
   }
 
-  /** Time features and class embeddings, a row a batch row. */
-  #conditions(where: string, time: ArrayLike<number>, classes: ArrayLike<number>, batch: number): [Float32Array, Float32Array] {
+  /** Time features and class embeddings, a row a batch row. @internal */
+  protected conditions(where: string, time: ArrayLike<number>, classes: ArrayLike<number>, batch: number): [Float32Array, Float32Array] {
     const { dim } = this.config;
     for (const [name, values] of Object.entries({ time, classes })) {
       if (typeof values?.length !== "number") throw typeError(where, name, "be an array of numbers", values);
@@ -345,19 +368,24 @@ export class Dih {
     const places = Array.from(time, Number);
     const bad = places.findIndex((t) => !Number.isFinite(t));
     if (bad !== -1) throw rangeError(where, `time[${bad}]`, "be finite", time[bad]);
-    const table = this.#made.tables["classes_emb.weight"] ?? new Float32Array();
+    const table = this.made.tables["classes_emb.weight"] ?? new Float32Array();
     const rows = new Float32Array(batch * dim);
     for (let b = 0; b < batch; b++) {
       const id = checkInteger(where, `classes[${b}]`, classes[b], 0, this.config.classes);
       rows.set(table.subarray(id * dim, (id + 1) * dim), b * dim);
     }
-    return [positionFeatures(this.#made.tables["freqs"] ?? new Float32Array(), places), rows];
+    return [positionFeatures(this.made.tables["freqs"] ?? new Float32Array(), places), rows];
+  }
+
+  /** Positions of a grid of this side, on the GPU. @internal */
+  protected grid(where: string, name: "pos_emb" | "cond_pos_emb", side: number): GPUBuffer {
+    return this.#grids.get(`${name} ${side}`, () => this.gpu.upload(`hom.dih.${name}`, this.#grid(where, name, side)));
   }
 
   /** Positions of a grid of this side: the checkpoint's, resized where it has another, or those of a DiH. Registers keep theirs. */
   #grid(where: string, name: "pos_emb" | "cond_pos_emb", side: number): Float32Array {
     const { dim, registers, imageSize, patchSize } = this.config;
-    const table = this.#made.tables[name];
+    const table = this.made.tables[name];
     if (!table) return fixedPositions(side, dim);
     if (side === imageSize / patchSize) return table;
     const kept = name === "pos_emb" ? 0 : (registers ?? 0) * dim;
