@@ -1,9 +1,9 @@
 // Scores of linear attention within a block of tokens, for the causal form: what came before the block is in sums.
 //
-//   a[t, s] = φ(q_t)·φ(k_s) for the tokens s of t's block up to t itself, 0 for the later ones of the last 8 x 4 tile that is written
+//   a[t, s] = φ(q_t)·φ(k_s) for the tokens s of t's block up to t itself, or with `later` from t on; 0 for the others of the 8 x 4 tiles that are written
 //
 //   phi_q, phi_k  [batch rows, tokens, H, features4]
-//   scores        [batch rows, tokens, H, block_tokens / 4]    tiles that are wholly in the future are neither written nor read
+//   scores        [batch rows, tokens, H, block_tokens / 4]    tiles without a pair that sees are neither written nor read
 //
 // One invocation owns 8 queries x 4 keys of one head. Cost for n tokens: n·block_tokens·H·R FLOPs, reads the features block_tokens / 8 times.
 // Uses eight_rows.
@@ -14,6 +14,7 @@ struct Shape {
   batch_rows: u32,
   tokens: u32,
   block_tokens: u32,
+  later: u32,
 }
 
 @group(0) @binding(0) var<uniform> shape: Shape;
@@ -49,7 +50,8 @@ fn main(@builtin(global_invocation_id) id: vec3u, @builtin(num_workgroups) grid:
   let row = index % tiles * 8u;
   let batch_row = index / tiles;
   let within = row % shape.block_tokens;
-  if (batch_row >= shape.batch_rows || 4u * col > within + 7u) {
+  let is_later = shape.later != 0u;
+  if (batch_row >= shape.batch_rows || select(4u * col > within + 7u, 4u * col + 3u < within, is_later)) {
     return;
   }
   let stride4 = heads * features4;
@@ -64,7 +66,11 @@ fn main(@builtin(global_invocation_id) id: vec3u, @builtin(num_workgroups) grid:
     z = eight_add_product(z, load_q(rows, k), transpose(m));
   }
   for (var r = 0u; r < min(8u, tokens - row); r++) {
-    let seen = vec4u(key, key + 1u, key + 2u, key + 3u) <= vec4u(row + r);
+    let column = vec4u(key, key + 1u, key + 2u, key + 3u);
+    var seen = column <= vec4u(row + r);
+    if (is_later) {
+      seen = (column >= vec4u(row + r)) & (column <= vec4u(last));
+    }
     scores[((batch_row * tokens + row + r) * heads + head) * keys4 + col] = select(vec4f(), eight_row(z, r), seen);
   }
 }

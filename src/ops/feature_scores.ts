@@ -15,6 +15,8 @@ export interface FeatureScoresArguments {
   readonly tokens: number;
   /** A multiple of 8. */
   readonly blockTokens: number;
+  /** Of a token with those from itself to the end of its block. Default: from the block's first to itself. */
+  readonly later?: boolean;
   readonly maxWorkgroups: number;
 }
 
@@ -24,7 +26,14 @@ export function planFeatureScores(a: FeatureScoresArguments): Step {
   return {
     kernel: featureScores,
     variant: {},
-    uniforms: { heads: a.heads, features4: a.features4, batch_rows: a.batchRows, tokens: a.tokens, block_tokens: a.blockTokens },
+    uniforms: {
+      heads: a.heads,
+      features4: a.features4,
+      batch_rows: a.batchRows,
+      tokens: a.tokens,
+      block_tokens: a.blockTokens,
+      later: a.later ? 1 : 0,
+    },
     slots: { phi_q: a.phiQ, phi_k: a.phiK, scores: a.scores },
     workgroups: workgroupsFor(Math.ceil(invocations / WORKGROUP_SIZE), a.maxWorkgroups),
     bytesRead: a.phiQ.size + a.phiK.size,

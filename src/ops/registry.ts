@@ -3,6 +3,7 @@ import { activateBackward } from "./activate_backward.ts";
 import { adamw } from "./adamw.ts";
 import { addRows } from "./add_rows.ts";
 import { addRowsBackward } from "./add_rows_backward.ts";
+import { appendOnes } from "./append_ones.ts";
 import { applyGates } from "./apply_gates.ts";
 import { applyGatesBackward } from "./apply_gates_backward.ts";
 import { attention } from "./attention.ts";
@@ -16,6 +17,8 @@ import { POLYNOMIAL, ROTARY } from "./expand_pom.ts";
 import { featureAttention } from "./feature_attention.ts";
 import { featureScores } from "./feature_scores.ts";
 import { featureSums } from "./feature_sums.ts";
+import { featureAttentionBackward } from "./feature_attention_backward.ts";
+import { featureProducts } from "./feature_products.ts";
 import { gate } from "./gate.ts";
 import { gateBackward } from "./gate_backward.ts";
 import { gatesBackward } from "./gates_backward.ts";
@@ -36,6 +39,8 @@ import { prefixMoments } from "./prefix_moments.ts";
 import { randomFeatures } from "./random_features.ts";
 import { sample } from "./sample.ts";
 import { scanGradients } from "./scan_gradients.ts";
+import { randomFeaturesBackward } from "./random_features_backward.ts";
+import { randomVectorsBackward } from "./random_vectors_backward.ts";
 import { scanMoments } from "./scan_moments.ts";
 import { scanSegments } from "./scan_segments.ts";
 import { select } from "./select.ts";
@@ -121,3 +126,8 @@ export const kernels: readonly Kernel[] = [
   addRowsBackward,
   sumRows,
 ];
+  appendOnes,
+  featureProducts,
+  featureAttentionBackward,
+  randomFeaturesBackward,
+  randomVectorsBackward,

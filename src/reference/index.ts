@@ -4,6 +4,7 @@ export { activationGradient } from "./activation_gradients.ts";
 export { type Activation, activate, erf, erfc, gelu, identity, type LinearActivation, sigmoid, silu, tanh, x_erf } from "./activations.ts";
 export { type AdamwArguments, type AdamwState, adamw } from "./adamw.ts";
 export type { AggregateArguments } from "./aggregate.ts";
+export { appendOnes } from "./append_ones.ts";
 export { type AttentionArguments, type AttentionShape, attention, attentionReference } from "./attention.ts";
 export { type AttentionBackwardArguments, type AttentionGradients, attentionBackward, attentionLayerBackward } from "./attention_backward.ts";
 export { type FfwKeys, feedForward, homBlock } from "./block.ts";
@@ -14,6 +15,8 @@ export { type DihArguments, type DihShape, dihPositions, dihReference } from "./
 export { type DihBackwardArguments, type DihGradients, dihBackward } from "./dih_backward.ts";
 export { embed } from "./embed.ts";
 export { embedBackward } from "./embed_backward.ts";
+export { featureAttentionBackward } from "./feature_attention_backward.ts";
+export { featureProducts } from "./feature_products.ts";
 export { gate } from "./gate.ts";
 export { gateBackward } from "./gate_backward.ts";
 export { type GnnArguments, type GnnShape, gnnLayer, gnnReference } from "./gnn.ts";
