@@ -88,9 +88,9 @@ export default defineConfig({
           include: ["test/pages/**/*.test.ts"],
           globalSetup: "test/support/serve-demo.ts",
           fileParallelism: false,
-          // They hold pages to deadlines, which other work on the machine can make one miss; what is broken fails twice.
-          retry: 1,
-          testTimeout: 120_000,
+          // They wait for what a page has to become, and other work on the machine may hold it up.
+          expect: { poll: { timeout: 100_000 } },
+          testTimeout: 240_000,
           hookTimeout: 120_000,
         },
       },

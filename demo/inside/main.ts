@@ -33,13 +33,16 @@ const CLICK = 5;
 /** Radians a millisecond, until the visitor takes over. */
 const DRIFT = 0.00012;
 
-/** A GPU that is lost so soon after the first picture, in milliseconds, was lost for it. */
-const FIRST_MOMENTS = 1500;
+/** A GPU that is lost before the first picture is seen, or so soon after it, in milliseconds, was lost for it. */
+const FIRST_MOMENTS = 3000;
 
 /** Some browsers lose the GPU when it draws into a canvas that they cannot show: then pictures go through main memory, as they do for adapters on the processor. */
 let canvasWorks = true;
 const forceCanvas = new URLSearchParams(location.search).get("debug") === "canvas";
+let asked = false;
 let shownSince: number | undefined;
+/** Of the pictures, those that are still to come. */
+let due = 0;
 
 let model: ModelReport | undefined;
 let busy = false;
@@ -57,7 +60,8 @@ const engine = new Engine<InsideCalls, Events>({
     },
   },
   stopped(because) {
-    if (because === "lost" && shownSince !== undefined && performance.now() - shownSince < FIRST_MOMENTS) canvasWorks = false;
+    const atFirst = asked && (shownSince === undefined || performance.now() - shownSince < FIRST_MOMENTS);
+    if (because === "lost" && atFirst) canvasWorks = false;
     model = undefined;
     busy = false;
     update();
@@ -69,6 +73,7 @@ const engine = new Engine<InsideCalls, Events>({
     const canvas = make("canvas");
     page.view.replaceChildren(canvas);
     const offscreen = canvas.transferControlToOffscreen();
+    asked = false;
     shownSince = undefined;
     await engine.callWith([offscreen], "attach", offscreen, !canvasWorks || (adapter.software && !forceCanvas));
     const loaded = await engine.call("load", new URL("checkpoints/hlm_shakespeare.safetensors", document.baseURI).href);
@@ -95,7 +100,8 @@ page.form.addEventListener("submit", (event) => {
   if (checkText()) void shield(follow);
   else page.text.focus();
 });
-for (const control of [page.layer, page.order, page.kind, page.stretched]) control.addEventListener("change", () => void shield(project));
+for (const control of [page.layer, page.order, page.kind, page.stretched])
+  control.addEventListener("change", () => void shield(() => expecting(project)));
 page.token.addEventListener("input", look);
 new ResizeObserver(look).observe(page.view);
 matchMedia("(prefers-color-scheme: dark)").addEventListener("change", look);
@@ -115,7 +121,7 @@ async function follow(): Promise<void> {
     followed = [...text];
     page.token.max = String(followed.length);
     page.token.value = String(followed.length);
-    await project();
+    await expecting(project);
   } finally {
     busy = false;
     update();
@@ -141,22 +147,37 @@ async function shield(work: () => Promise<void>): Promise<void> {
   }
 }
 
+/** Whether the picture is the one that was asked for last is to be told from outside: work that ends in another one is on its way. */
+async function expecting(work: () => Promise<void>): Promise<void> {
+  const count = (change: number) => {
+    due += change;
+    page.view.dataset["picture"] = due > 0 ? "due" : "shown";
+  };
+  count(1);
+  try {
+    await work();
+  } finally {
+    count(-1);
+  }
+}
+
 /** Tells the worker what to draw, once a frame. */
 function look(): void {
   showText();
   if (looking) return;
   looking = true;
-  requestAnimationFrame(() => {
+  // After a loss there is another canvas, and this is called again.
+  expecting(async () => {
+    await new Promise(requestAnimationFrame);
     looking = false;
     if (!model || followed.length === 0) return;
     const pixel = devicePixelRatio;
     const { clientWidth, clientHeight } = page.view;
     const size = { width: Math.max(1, Math.round(clientWidth * pixel)), height: Math.max(1, Math.round(clientHeight * pixel)) };
+    asked = true;
+    await engine.call("look", { orbit, theme: readTheme(), chosen: Number(page.token.value) - 1, pixel, ...size });
     shownSince ??= performance.now();
-    const sent = engine.call("look", { orbit, theme: readTheme(), chosen: Number(page.token.value) - 1, pixel, ...size });
-    // After a loss there is another canvas, and this is called again.
-    sent.catch(() => {});
-  });
+  }).catch(() => {});
 }
 
 /** The text, with the chosen character marked. */
@@ -219,7 +240,8 @@ function listenToPointers(): void {
     else if (apart > 0 && spread() > 0) turnBy(0, 0, apart / spread());
   });
   const up = (event: PointerEvent) => {
-    if (down.delete(event.pointerId) && down.size === 0 && travelled < CLICK && event.type === "pointerup") void shield(() => pick(event));
+    if (down.delete(event.pointerId) && down.size === 0 && travelled < CLICK && event.type === "pointerup")
+      void shield(() => expecting(() => pick(event)));
   };
   view.addEventListener("pointerup", up);
   view.addEventListener("pointercancel", up);

@@ -61,6 +61,8 @@ function work(gpu: Gpu, send: Send<Events>) {
   let view: View | undefined;
   let drawing = false;
   let wanted = false;
+  /** Who waits for the picture that shows what they asked for. */
+  let waiting: (() => void)[] = [];
   let isLost = false;
   void gpu.lost.then(() => {
     isLost = true;
@@ -119,9 +121,11 @@ function work(gpu: Gpu, send: Send<Events>) {
       return shares;
     },
 
-    look(next: View): void {
+    /** @returns when it is to be seen */
+    look(next: View): Promise<void> {
       view = next;
       redraw();
+      return new Promise((resolve) => waiting.push(resolve));
     },
 
     /** The token nearest to a place on the canvas, in fractions of it from the upper left; -1 where none is near. */
@@ -149,9 +153,15 @@ function work(gpu: Gpu, send: Send<Events>) {
       try {
         if (!view || !path) return;
         wanted = false;
+        const shown = waiting;
+        waiting = [];
         const { orbit, theme, chosen, width, height, pixel } = view;
         renderer.setPicture(pictureOf(path, chosen, theme, pixel, atlas));
         await renderer.draw(orbit, theme.ground, width, height);
+        // The page gets what was drawn at the end of this frame.
+        requestAnimationFrame(() => {
+          for (const resolve of shown) resolve();
+        });
       } catch (error) {
         // After a loss the page starts another worker.
         await Promise.race([gpu.lost, new Promise((resolve) => setTimeout(resolve, 1000))]);

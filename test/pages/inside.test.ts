@@ -17,8 +17,8 @@ async function ready(page: Page): Promise<void> {
   await page
     .getByRole("status")
     .filter({ hasText: /^Ready\. / })
-    .waitFor({ timeout: 60_000 });
-  await expect.poll(() => isDrawn(page, "#view", "--line-b"), { timeout: 30_000 }).toBe(true);
+    .waitFor();
+  await expect.poll(() => isDrawn(page, "#view", "--line-b")).toBe(true);
 }
 
 const view = (page: Page) => page.getByRole("application", { name: "Path of the text" });
@@ -39,29 +39,29 @@ function fingerprint(page: Page): Promise<number> {
 
 /** Does something to the picture, waits until it is another one, and says which. */
 async function changed(page: Page, act: () => Promise<unknown>): Promise<number> {
-  const before = await fingerprint(page);
+  const before = await settled(page);
   await act();
-  await expect.poll(() => fingerprint(page), { timeout: 20_000 }).not.toBe(before);
+  await expect.poll(() => fingerprint(page)).not.toBe(before);
   return settled(page);
 }
 
+/** The picture that was asked for last: the page says when it has come, and the canvas shows the same twice. */
 async function settled(page: Page): Promise<number> {
-  let last = await fingerprint(page);
+  let last = Number.NaN;
   await expect
-    .poll(
-      async () => {
-        const before = last;
-        last = await fingerprint(page);
-        return last === before;
-      },
-      { timeout: 20_000, interval: 250 },
-    )
+    .poll(async () => {
+      const before = last;
+      const isShown = (await view(page).getAttribute("data-picture")) === "shown";
+      last = isShown ? await fingerprint(page) : Number.NaN;
+      return last === before;
+    })
     .toBe(true);
   return last;
 }
 
 /** Where the chosen character is seen. */
 async function mark(page: Page): Promise<{ x: number; y: number }> {
+  await settled(page);
   const { pixels, x, y } = await drawnIn(page, "#view", "--line-b");
   expect(pixels).toBeGreaterThan(20);
   const box = (await view(page).boundingBox())!;
@@ -85,7 +85,7 @@ describe("the path", () => {
 
   it("is another one in other layers, for other orders and for what each character adds", async () => {
     await onPage({}, async (page) => {
-      const seen = [await fingerprint(page)];
+      const seen = [await settled(page)];
       seen.push(await changed(page, () => page.getByLabel("Layer").selectOption({ label: "3" })));
       const mean = await shares(page);
       seen.push(await changed(page, () => page.getByLabel("Moments").selectOption("second order")));
@@ -98,7 +98,7 @@ describe("the path", () => {
       await page.getByLabel("Show", { exact: true }).selectOption("the averages after each character");
       await page.getByLabel("Moments").selectOption("all");
       await page.getByLabel("Layer").selectOption({ label: "1" });
-      await expect.poll(() => fingerprint(page), { timeout: 20_000 }).toBe(seen[0]);
+      await expect.poll(() => fingerprint(page)).toBe(seen[0]);
     });
   });
 
@@ -106,14 +106,14 @@ describe("the path", () => {
     await onPage({}, async (page) => {
       await page.getByLabel("Text", { exact: true }).fill("KING");
       await page.getByLabel("Text", { exact: true }).press("Control+Enter");
-      await page.getByText(/^Ready\. 4 characters/).waitFor({ timeout: 60_000 });
+      await page.getByText(/^Ready\. 4 characters/).waitFor();
       expect(await page.locator("#shown").textContent()).toBe("KING");
       expect(await slider(page).getAttribute("aria-valuetext")).toBe("4 of 4: G");
       // Four points span three dimensions at most.
       expect(await shares(page)).toMatch(/100 % together$/);
       await page.getByLabel("Text", { exact: true }).fill("K");
       await page.getByRole("button", { name: "Follow" }).click();
-      await page.getByText(/^Ready\. 1 character; /).waitFor({ timeout: 60_000 });
+      await page.getByText(/^Ready\. 1 character; /).waitFor();
     });
   });
 
@@ -143,7 +143,7 @@ describe("the view", () => {
       expect(await changed(page, () => page.keyboard.press("ArrowRight"))).toBe(first);
       await changed(page, () => page.keyboard.press("ArrowDown"));
       await page.keyboard.press("Home");
-      await expect.poll(() => fingerprint(page), { timeout: 20_000 }).toBe(first);
+      await expect.poll(() => fingerprint(page)).toBe(first);
     });
   });
 
@@ -201,7 +201,7 @@ describe("the view", () => {
   it("drifts until the visitor turns it, unless motion is to be reduced", async () => {
     await onPage({ reducedMotion: "no-preference" }, async (page) => {
       const before = await fingerprint(page);
-      await expect.poll(() => fingerprint(page), { timeout: 20_000 }).not.toBe(before);
+      await expect.poll(() => fingerprint(page)).not.toBe(before);
       await view(page).press("ArrowLeft");
       await settled(page);
     });
@@ -233,11 +233,11 @@ describe("when something is wrong", () => {
     await onPage({ query: "?debug" }, async (page) => {
       const before = await changed(page, () => page.getByLabel("Layer").selectOption({ label: "2" }));
       await loseGpu(page);
-      await page.getByRole("alert").filter({ hasText: "The path was computed anew." }).waitFor({ timeout: 60_000 });
+      await page.getByRole("alert").filter({ hasText: "The path was computed anew." }).waitFor();
       await ready(page);
       expect(await page.getByLabel("Layer").inputValue()).toBe("1");
       await page.getByRole("button", { name: "Close" }).click();
-      await expect.poll(() => fingerprint(page), { timeout: 20_000 }).toBe(before);
+      await expect.poll(() => fingerprint(page)).toBe(before);
     });
   });
 
@@ -245,7 +245,7 @@ describe("when something is wrong", () => {
     // Without a screen this browser composes pages on a GPU, too, when told so; its pictures stay out of reach.
     const browserArgs = ["--ignore-gpu-blocklist", "--use-vulkan=swiftshader", "--use-angle=swiftshader", "--enable-unsafe-swiftshader"];
     await visit("inside.html?debug=canvas", { browserArgs, viewport: desktop }, async ({ page }) => {
-      await page.getByText(/^Ready\. 84 characters/).waitFor({ timeout: 60_000 });
+      await page.getByText(/^Ready\. 84 characters/).waitFor();
       await view(page).focus();
       for (const key of ["ArrowLeft", "ArrowUp", "+"]) await page.keyboard.press(key);
       await page.waitForTimeout(1000);
@@ -256,7 +256,7 @@ describe("when something is wrong", () => {
 
   it("goes on by copies where the browser loses the GPU with the first picture on its canvas", async () => {
     await visit("inside.html?debug=canvas", { viewport: desktop, expected: /Instance reference|GPU|WebGPU/ }, async ({ page }) => {
-      await page.getByRole("alert").filter({ hasText: "The path was computed anew." }).waitFor({ timeout: 60_000 });
+      await page.getByRole("alert").filter({ hasText: "The path was computed anew." }).waitFor();
       await ready(page);
     });
   });

@@ -12,7 +12,7 @@ async function onPage(options: VisitOptions & { query?: string }, act: (page: Pa
 }
 
 const runButton = (page: Page) => page.getByRole("button", { name: "Run" });
-const ready = (page: Page) => runButton(page).and(page.locator(":enabled")).waitFor({ timeout: 100_000 });
+const ready = (page: Page) => runButton(page).and(page.locator(":enabled")).waitFor();
 const status = (page: Page) => page.getByRole("status").textContent();
 
 async function choose(page: Page, tokens: number): Promise<void> {
@@ -145,10 +145,10 @@ it("Escape stops it, and what was measured stays", async () => {
   await onPage({}, async (page) => {
     await choose(page, 8192);
     await runButton(page).click();
-    await page.locator("#sweep-table").getByText("128").waitFor({ timeout: 60_000 });
+    await page.locator("#sweep-table").getByText("128").waitFor();
     expect(await page.evaluate(() => document.activeElement?.textContent)).toBe("Stop");
     await page.keyboard.press("Escape");
-    await page.getByText("Stopped.").waitFor({ timeout: 60_000 });
+    await page.getByText("Stopped.").waitFor();
     const measured = await cells(page, "#sweep-table");
     expect(measured.length).toBeLessThan(6);
     await runButton(page).and(page.locator(":enabled")).waitFor();
@@ -159,7 +159,7 @@ it("can run again after the GPU was lost", async () => {
   await onPage({ query: "?debug" }, async (page) => {
     await choose(page, 8192);
     await runButton(page).click();
-    await page.locator("#sweep-table").getByText("128").waitFor({ timeout: 60_000 });
+    await page.locator("#sweep-table").getByText("128").waitFor();
     await loseGpu(page);
     await page.getByRole("alert").filter({ hasText: "The measurement was interrupted; Run starts it again." }).waitFor();
     await choose(page, 128);

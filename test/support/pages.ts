@@ -39,6 +39,9 @@ afterAll(async () => {
 
 /** No task of a page's main thread may compute longer: the browser could not draw or hear the visitor meanwhile. */
 const LONGEST_TASK_MS = 50;
+/** For whatever a page has to become: long, as other work on the machine may hold it up; a test's own limit ends what never comes. */
+const PATIENCE_MS = 100_000;
+
 export interface Visit {
   readonly page: Page;
   /** Errors and warnings of the page, its workers and its GPU so far. */
@@ -67,9 +70,16 @@ export async function visit(path: string, options: VisitOptions, act: (visit: Vi
   const context = await browser.newContext({ reducedMotion: "reduce", ...contextOptions });
   try {
     const page = await context.newPage();
+    page.setDefaultTimeout(PATIENCE_MS);
     const problems: string[] = [];
+    let report = (): void => {};
+    const reported = new Promise<void>((resolve) => {
+      report = resolve;
+    });
     const note = (text: string) => {
-      if (!expected?.test(text)) problems.push(text);
+      if (expected?.test(text)) return;
+      problems.push(text);
+      report();
     };
     page.on("pageerror", (error) => note(String(error)));
     page.on("console", (message) => {
@@ -93,7 +103,8 @@ export async function visit(path: string, options: VisitOptions, act: (visit: Vi
     await page.addInitScript(watchLongTasks);
     await page.goto(new URL(path, inject("demoUrl")).href);
     try {
-      await act({ page, problems });
+      // A page that reports something has failed: no need to wait for what may never come.
+      await Promise.race([act({ page, problems }), reported]);
     } catch (error) {
       if (problems.length > 0) throw new Error(`the page reported ${problems.join("; ")}`, { cause: error });
       throw error;
