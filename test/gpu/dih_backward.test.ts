@@ -1,6 +1,9 @@
-import { afterAll, describe, expect, it } from "vitest";
-import { requestGpu, Tensor } from "../../src/index.ts";
+import { afterAll, beforeAll, describe, expect, it } from "vitest";
+import { type Gpu, requestGpu, Tensor } from "../../src/index.ts";
+import { checkConfig } from "../../src/layers/hom_config.ts";
+import { DihSteps } from "../../src/models/dih_steps.ts";
 import { Dih, type DihGradients } from "../../src/models/dih_trainable.ts";
+import type { DihConfig } from "../../src/models/index.ts";
 import { dihReference } from "../../src/reference/dih.ts";
 import { dihBackward } from "../../src/reference/dih_backward.ts";
 import { expectClose } from "../support/compare.ts";
@@ -19,6 +22,30 @@ const large = await requestGpu({ device, tuning: { tile: "16x8" } });
 const adapter = small.info.description;
 const relL2 = GRADIENT_F32;
 
+const KINDS = ["DiH", "DiH++", "DiH++ resized"] as const;
+const SEEDS = [1, 2, 3, 4, 5, 6];
+const golden = (await goldenCases("dih")).filter(({ grads }) => grads.length > 0).map((entry) => ({ name: entry.name, entry }));
+const gpuOf = (seed: number) => (seed % 2 === 0 ? small : large);
+
+// Software adapters take longer to compile some forty kernels than a test may.
+beforeAll(async () => {
+  for (const kind of KINDS) {
+    for (const seed of SEEDS) {
+      const { shape, args } = dihProblem(seed, kind);
+      await prepare(gpuOf(seed), dihConfigOf(shape), args.batch, args.size, 0);
+    }
+  }
+  const { shape, args } = dihGolden(await loadGolden(golden[0]!.entry));
+  for (const gpu of [small, large]) await prepare(gpu, dihConfigOf(shape), args.batch, args.size, 4);
+}, 300_000);
+
+async function prepare(gpu: Gpu, config: DihConfig, batch: number, size: number, offset: number): Promise<void> {
+  const { dim, order, orderExpand, patchSize } = config;
+  const hom = checkConfig("test", { dim, order, orderExpand }, gpu);
+  const { steps } = new DihSteps({ config, hom, gpu }, { batch, side: size / patchSize, image: offset, gradOut: offset });
+  await Promise.all(steps.map(({ kernel, variant }) => gpu.prepare(kernel, variant)));
+}
+
 /** All gradients; their tensors are destroyed. */
 async function read({ image, params }: DihGradients): Promise<Record<string, Float32Array>> {
   const values: Record<string, Float32Array> = {};
@@ -32,10 +59,9 @@ async function read({ image, params }: DihGradients): Promise<Record<string, Flo
 describe.each([
   { form: "small tiles", gpu: small },
   { form: "large tiles", gpu: large },
-])("golden gradients, $form", async ({ gpu }) => {
-  const cases = (await goldenCases("dih")).filter(({ grads }) => grads.length > 0).map((entry) => ({ name: entry.name, entry }));
-  it("of one case", () => expect(cases.length).toBe(1));
-  it.each(cases)("$name", async ({ entry }) => {
+])("golden gradients, $form", ({ gpu }) => {
+  it("of one case", () => expect(golden.length).toBe(1));
+  it.each(golden)("$name", async ({ entry }) => {
     const golden = await loadGolden(entry);
     const { shape, params, args, expected, outputShape } = dihGolden(golden);
     using model = await Dih.create(gpu, dihConfigOf(shape), params);
@@ -59,11 +85,11 @@ describe.each([
   });
 });
 
-describe.each(["DiH", "DiH++", "DiH++ resized"] as const)("gradients of a %s", (kind) => {
-  it.each([1, 2, 3, 4, 5, 6])("are its twin's, sizes of seed %d", async (seed) => {
+describe.each(KINDS)("gradients of a %s", (kind) => {
+  it.each(SEEDS)("are its twin's, sizes of seed %d", async (seed) => {
     const { shape, params, args } = dihProblem(seed, kind);
     const { batch, size } = args;
-    using model = await Dih.create(seed % 2 === 0 ? small : large, dihConfigOf(shape), params);
+    using model = await Dih.create(gpuOf(seed), dihConfigOf(shape), params);
     using image = Tensor.from(model.gpu, args.image, [batch, shape.channels, size, size]);
     using gradOutput = Tensor.from(model.gpu, args.gradOutput, image.shape);
     const [time, classes] = [[...args.time], [...args.classes]];
