@@ -125,9 +125,9 @@ export const kernels: readonly Kernel[] = [
   modulateBackward,
   addRowsBackward,
   sumRows,
-];
   appendOnes,
   featureProducts,
   featureAttentionBackward,
   randomFeaturesBackward,
   randomVectorsBackward,
+];
