@@ -1,19 +1,8 @@
-import { readFile } from "node:fs/promises";
-import { defineConfig, type Plugin } from "vite";
-import { bareWgsl } from "./scripts/wgsl.mjs";
-
-const bareShaders: Plugin = {
-  name: "bare-shaders",
-  enforce: "pre",
-  async load(id) {
-    if (!id.endsWith(".wgsl?raw")) return null;
-    const source = await readFile(id.slice(0, -"?raw".length), "utf8");
-    return `export default ${JSON.stringify(bareWgsl(source))};`;
-  },
-};
+import { defineConfig } from "vite";
+import { packedShaders } from "./scripts/wgsl.mjs";
 
 export default defineConfig({
-  plugins: [bareShaders],
+  plugins: [packedShaders()],
   build: {
     target: "es2023",
     minify: false,
@@ -33,7 +22,16 @@ export default defineConfig({
     },
     rolldownOptions: {
       external: ["webgpu", /^node:/],
-      output: { chunkFileNames: "chunks/[name]-[hash].js" },
+      output: {
+        chunkFileNames: "chunks/[name]-[hash].js",
+        // What is alike stands together, where gzip, which looks back over 32 kB, finds it.
+        codeSplitting: {
+          groups: [
+            { name: "shaders", test: /\.wgsl/ },
+            { name: "ops", test: /src.ops/ },
+          ],
+        },
+      },
     },
   },
 });
