@@ -7,8 +7,8 @@
 //   running  [batch rows, 3, k·E]             s in two parts, then n: what came before (read when accumulate) and, afterwards, all of it; rows from
 //                                             first_batch_row on
 //
-// A part of s takes 64 additions before it is added to the other: where nothing fades, a running sum of a million tokens would lose 1.7e-5.
 // One invocation owns 4 channels of one batch row and walks its tokens. Cost: reads and writes tokens·k·E.
+// Uses decay.
 
 struct Shape {
   first_batch_row: u32,
@@ -35,27 +35,17 @@ fn main(@builtin(global_invocation_id) id: vec3u, @builtin(num_workgroups) grid:
   }
   let factor = decay[channel % shape.expand4];
   let state = (shape.first_batch_row + batch_row) * 3u * stride4 + channel;
-  var base = vec4f();
-  var sum = vec4f();
-  var count = vec4f();
+  var s = Decaying(vec4f(), vec4f(), vec4f());
   if (shape.accumulate != 0u) {
-    base = running[state];
-    sum = running[state + stride4];
-    count = running[state + 2u * stride4];
+    s = Decaying(running[state], running[state + stride4], running[state + 2u * stride4]);
   }
   var at = batch_row * shape.slab_tokens * stride4 + channel;
   for (var token = 0u; token < shape.slab_tokens; token++) {
-    base *= factor;
-    sum = fma(factor, sum, rows[at]);
-    count = fma(factor, count, vec4f(1.0));
-    rows[at] = (base + sum) / count;
-    // Counts are whole where nothing fades.
-    let full = count % 64.0 == vec4f();
-    base = select(base, base + sum, full);
-    sum = select(sum, vec4f(), full);
+    s = decay_add(s, factor, rows[at]);
+    rows[at] = (s.base + s.sum) / s.count;
     at += stride4;
   }
-  running[state] = base;
-  running[state + stride4] = sum;
-  running[state + 2u * stride4] = count;
+  running[state] = s.base;
+  running[state + stride4] = s.sum;
+  running[state + 2u * stride4] = s.count;
 }

@@ -5,8 +5,8 @@
 //   x     [rows, inner]        w [inner + 1, outer]: weight transposed, then bias; outer padded to a multiple of 4
 //   y, residual [rows, outer]  (residual read when has_residual is 1; at 2 it is y itself)
 //
-// One invocation owns a tile of rows x outputs. Cost: reads rows·inner, outer·inner weights, writes rows·outer; 2·rows·inner·outer FLOPs.
-// Uses tile, load_x, load_w, store_y, activations.
+// One invocation, or the lanes of lanes.wgsl together, own a tile of rows x outputs. Cost: reads rows·inner, outer·inner weights, writes rows·outer; 2·rows·inner·outer FLOPs.
+// Uses tile, lanes, load_x, load_w, store_y, activations.
 
 struct Shape {
   inner: u32,
@@ -34,16 +34,18 @@ struct Shape {
 
 @compute @workgroup_size(WORKGROUP_SIZE)
 fn main(@builtin(global_invocation_id) id: vec3u, @builtin(num_workgroups) grid: vec3u) {
-  let index = id.x + id.y * grid.x * WORKGROUP_SIZE;
+  let index = lanes_tile(id.x + id.y * grid.x * WORKGROUP_SIZE);
   let stride4 = shape.stride4;
   let tiles = (stride4 + TILE_COLS4 - 1u) / TILE_COLS4;
   let col = index % tiles * TILE_COLS4;
   let row = index / tiles * TILE_ROWS;
-  if (row >= shape.slab_rows) {
+  let inside = row < shape.slab_rows;
+  if (!lanes_run(inside)) {
     return;
   }
   var z = tile_rows(tile_activate(tile_linear(row, shape.slab_rows - 1u, col, shape.inner4, stride4)));
-  for (var r = 0u; r < min(TILE_ROWS, shape.slab_rows - row); r++) {
+  let count = select(0u, min(TILE_ROWS, shape.slab_rows - row), inside);
+  for (var r = lanes_first(); r < count; r += SPLIT) {
     let base = y_base(row + r);
     for (var c = 0u; c < min(TILE_COLS4, stride4 - col); c++) {
       store_y(base, col + c, tile_at(&z, r, c));

@@ -5,6 +5,9 @@ alias WElement = vec2u;
 
 const W_SCALED: bool = false;
 
+// Steps of 4 rows that stay with one lane.
+const W_GROUP4: u32 = 1u;
+
 fn load_w(i: u32) -> vec4f {
   let v = w[i];
   return vec4f(unpack2x16float(v.x), unpack2x16float(v.y));

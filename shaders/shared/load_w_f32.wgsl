@@ -4,6 +4,9 @@ alias WElement = vec4f;
 
 const W_SCALED: bool = false;
 
+// Steps of 4 rows that stay with one lane.
+const W_GROUP4: u32 = 1u;
+
 fn load_w(i: u32) -> vec4f {
   return w[i];
 }

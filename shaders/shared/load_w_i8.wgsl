@@ -5,6 +5,9 @@ alias WElement = u32;
 
 const W_SCALED: bool = true;
 
+// Steps of 4 rows that stay with one lane.
+const W_GROUP4: u32 = 1u;
+
 fn load_w(i: u32) -> vec4f {
   return unpack4x8snorm(w[i]);
 }

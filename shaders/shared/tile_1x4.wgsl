@@ -12,13 +12,11 @@ struct Tile {
 fn tile_product(row: u32, last: u32, col: u32, inner4: u32, stride4: u32) -> Tile {
   let p0 = x_base(min(row, last));
   let stride_4 = 4u * stride4;
-  var i = col;
   var r0 = vec4f();
-  for (var k = 0u; k < inner4; k++) {
-    r0 += load_w_block(i, k, col, inner4, stride4) * load_x(p0, k);
-    i += stride_4;
+  for (var k = lanes_start(); k < inner4; k = lanes_next(k)) {
+    r0 += load_w_block(col + k * stride_4, k, col, inner4, stride4) * load_x(p0, k);
   }
-  return Tile(r0);
+  return Tile(lanes_sum(r0));
 }
 
 fn tile_linear(row: u32, last: u32, col: u32, inner4: u32, stride4: u32) -> Tile {

@@ -21,7 +21,6 @@ fn tile_product(row: u32, last: u32, col: u32, inner4: u32, stride4: u32) -> Til
   let p6 = x_base(min(row + 6u, last));
   let p7 = x_base(min(row + 7u, last));
   let stride_4 = 4u * stride4;
-  var i = col;
   var a0 = vec4f();
   var a1 = vec4f();
   var a2 = vec4f();
@@ -30,9 +29,8 @@ fn tile_product(row: u32, last: u32, col: u32, inner4: u32, stride4: u32) -> Til
   var a5 = vec4f();
   var a6 = vec4f();
   var a7 = vec4f();
-  for (var k = 0u; k < inner4; k++) {
-    let m = load_w_block(i, k, col, inner4, stride4);
-    i += stride_4;
+  for (var k = lanes_start(); k < inner4; k = lanes_next(k)) {
+    let m = load_w_block(col + k * stride_4, k, col, inner4, stride4);
     a0 += m * load_x(p0, k);
     a1 += m * load_x(p1, k);
     a2 += m * load_x(p2, k);
@@ -42,7 +40,18 @@ fn tile_product(row: u32, last: u32, col: u32, inner4: u32, stride4: u32) -> Til
     a6 += m * load_x(p6, k);
     a7 += m * load_x(p7, k);
   }
-  return Tile(Quad(a0, a1, a2, a3, a4, a5, a6, a7));
+  return Tile(
+    Quad(
+      lanes_sum(a0),
+      lanes_sum(a1),
+      lanes_sum(a2),
+      lanes_sum(a3),
+      lanes_sum(a4),
+      lanes_sum(a5),
+      lanes_sum(a6),
+      lanes_sum(a7),
+    ),
+  );
 }
 
 // The product and what finishes it: scale and bias, from the load_w file.

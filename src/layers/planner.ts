@@ -17,7 +17,17 @@ import {
   type TokenBlocks,
 } from "../ops/types.ts";
 import type { GpuLimits } from "../runtime/gpu.ts";
-import { BIND_ALIGNMENT, type Dtype, GROUP, type Slot, type Step, TILES, type TileName, type WeightDtype } from "../runtime/kernel.ts";
+import {
+  BIND_ALIGNMENT,
+  type Dtype,
+  GROUP,
+  type Slot,
+  type Split,
+  type Step,
+  TILES,
+  type TileName,
+  type WeightDtype,
+} from "../runtime/kernel.ts";
 import type { Tuning } from "../runtime/tuning.ts";
 import type { PomPlan } from "./pom_plan.ts";
 
@@ -164,6 +174,8 @@ export class Planner {
   readonly prefixBlockTokens: number;
   /** The largest register tile; one for all lengths, so that a token has the same bits whatever it stands with. */
   readonly tile: TileName;
+  /** Lanes that share a tile of the output projection: `decodeLanes` where single tokens are decoded. */
+  lanes: 1 | Split = 1;
   /** That of the context's projection: no tile may reach into another group's columns. */
   readonly momentTile: TileName;
   readonly weightDtype: WeightDtype;
@@ -448,6 +460,7 @@ export class Planner {
     const from = this.momentSource(r, source);
     const { weightDtype } = this;
     const gate = pom ? "hard_sigmoid" : "sigmoid";
+    const { lanes } = this;
     const common = { stride4: this.stride4, weightDtype, gate, tile: this.tile, maxWorkgroups: this.maxWorkgroups } as const;
     if (this.#fused || !rows) {
       this.steps.push(planSelect({ ...common, x, w: this.projections, wOut: this.ag, y, residual: plus, rows, from }));
@@ -457,14 +470,14 @@ export class Planner {
     const gated: Rows = { buffer: rows.buffer, byteOffset: 0, length, stride: length, first: 0, count: view.count };
     if (pom?.gates) this.#gatesApart(pom, x, rows, from);
     else this.steps.push(planGate({ ...common, x, w: this.projections, rows, from }));
-    this.steps.push(planLinear({ x: gated, w: this.ag, weightDtype, y, residual: plus, tile: this.tile, maxWorkgroups: this.maxWorkgroups }));
+    this.steps.push(planLinear({ x: gated, w: this.ag, weightDtype, y, residual: plus, tile: this.tile, lanes, maxWorkgroups: this.maxWorkgroups }));
   }
 
   /** Gates of a slab of queries, then the moments times them. */
   #gatesApart(pom: PomPlan, x: Rows, rows: Slot, from: MomentSource): void {
     if (!pom.gates) return;
     const { layout, plan } = pom.gates;
-    const { weightDtype, tile, maxWorkgroups, stride4, expand4, constants } = this;
+    const { weightDtype, tile, lanes, maxWorkgroups, stride4, expand4, constants } = this;
     const { batch, queryLength } = this.call;
     const { planes, rotations } = pom;
     const gates = this.scratchSlot("gated", x.count * this.gateBytes);
@@ -473,7 +486,7 @@ export class Planner {
     const positions: Slot = { buffer: "query_positions", offset: 0, size: batch * queryLength * planes * 4 };
     const turned = planes > 0 ? { constants, rotations, positions, planes } : undefined;
     this.steps.push(
-      planLinear({ x, w, weightDtype, y, activation: "hard_sigmoid", tile, maxWorkgroups }),
+      planLinear({ x, w, weightDtype, y, activation: "hard_sigmoid", tile, lanes, maxWorkgroups }),
       plan({ gates, layout, from, rows, slabRows: x.count, stride4, expand4, turned, maxWorkgroups }),
     );
   }

@@ -34,6 +34,9 @@ export const ENTRY_COUNTS = 4;
 /** The dispatches of one call on a state. Pure: nothing here touches a GPU. */
 export function planState(config: PlanConfig, tuning: Tuning, limits: GpuLimits, call: PlannedCall, operation: StateOperation): StatePlan {
   const p = new Planner(config, tuning, limits, call);
+  if (config.decay && operation.kind !== "step") throw new Error(`planState: decayed means are stepped, got ${operation.kind}`);
+  const one = operation.kind === "stepWindow" || (operation.kind === "step" && call.contextLength === 1);
+  if (one) p.lanes = tuning.decodeLanes;
   const states =
     operation.kind === "appendPacked" ? operation.cuSeqlens.length - 1 : operation.kind === "queryPacked" ? operation.states : call.batch;
   const slots: StateSlots = {
@@ -41,15 +44,12 @@ export function planState(config: PlanConfig, tuning: Tuning, limits: GpuLimits,
     levels: { buffer: "levels", offset: 0, size: STATE_LEVELS * states * p.rowBytes },
     entry: { buffer: "entry", offset: 0, size: Math.max(16, (ENTRY_COUNTS + states) * 4) },
   };
-  if (config.decay) {
-    if (operation.kind !== "step") throw new Error(`planState: decayed means are stepped, got ${operation.kind}`);
-    decayed(p, { ...slots.levels, size: DECAY_ROWS * states * p.rowBytes });
-  } else if (operation.kind === "append") append(p, slots, operation.lengths, operation.perCall ?? false);
+  if (one) stepOne(p, slots, operation.kind === "stepWindow" ? operation.ring : undefined);
+  else if (config.decay) decayed(p, { ...slots.levels, size: DECAY_ROWS * states * p.rowBytes });
+  else if (operation.kind === "append") append(p, slots, operation.lengths, operation.perCall ?? false);
   else if (operation.kind === "appendPacked") p.packedSums(operation.cuSeqlens, adder(p, slots, operation.perCall ?? false), () => {});
   else if (operation.kind === "query") query(p, slots);
   else if (operation.kind === "queryPacked") queryPacked(p, slots);
-  else if (operation.kind === "stepWindow" || call.contextLength === 1)
-    stepOne(p, slots, operation.kind === "stepWindow" ? operation.ring : undefined);
   else stepMany(p, slots);
   return { steps: p.steps, scratch: p.scratch };
 }
@@ -109,10 +109,11 @@ function queryPacked(p: Planner, slots: StateSlots): void {
 }
 
 /** Two dispatches: state and gated mean, then the output projection. */
-function stepOne(p: Planner, { levels, entry }: StateSlots, ring: number | undefined): void {
+function stepOne(p: Planner, { levels, entry, states }: StateSlots, ring: number | undefined): void {
   const { dim, activation, order, pom } = p.config;
   const { batch, out, residual, outDtype = "f32" } = p.call;
-  const { expand4, maxWorkgroups, weightDtype } = p;
+  const { expand4, lanes, maxWorkgroups, weightDtype } = p;
+  const decay = p.config.decay && { decay: p.decay, levels: { ...levels, size: DECAY_ROWS * states * p.rowBytes } };
   const rows = p.scratchSlot("rows", batch * p.rowBytes);
   const one = { length: dim, stride: dim, first: 0 };
   const x: Rows =
@@ -133,7 +134,9 @@ function stepOne(p: Planner, { levels, entry }: StateSlots, ring: number | undef
     order,
     expand4,
     batch,
+    lanes,
     maxWorkgroups,
+    ...decay,
   } as const;
   p.steps.push(planStep(step));
   if (pom?.gates) {
@@ -148,6 +151,7 @@ function stepOne(p: Planner, { levels, entry }: StateSlots, ring: number | undef
       y: { buffer: "out", byteOffset: out, dtype: outDtype, ...view },
       residual: residual === undefined ? undefined : { buffer: "residual", byteOffset: residual, dtype: outDtype, ...view },
       tile: p.tile,
+      lanes,
       maxWorkgroups,
     }),
   );

@@ -1,8 +1,8 @@
 import source from "../../shaders/decay_moments.wgsl?raw";
 import { type Slot, type Step, WORKGROUP_SIZE } from "../runtime/kernel.ts";
-import { defineKernel, workgroupsFor } from "./op.ts";
+import { DECAY, defineKernel, workgroupsFor } from "./op.ts";
 
-export const decayMoments = defineKernel({ name: "decay_moments", source });
+export const decayMoments = defineKernel({ name: "decay_moments", source, uses: [DECAY] });
 
 /** Rows of moments that the memory of a batch row takes: a sum in two parts, and its weights. */
 export const DECAY_ROWS = 3;

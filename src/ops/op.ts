@@ -1,10 +1,12 @@
 import activationGradients from "../../shaders/shared/activation_gradients.wgsl?raw";
 import activations from "../../shaders/shared/activations.wgsl?raw";
-
+import decay from "../../shaders/shared/decay.wgsl?raw";
 import eightRows from "../../shaders/shared/eight_rows.wgsl?raw";
 import expandProducts from "../../shaders/shared/expand_products.wgsl?raw";
 import gateOf from "../../shaders/shared/gate_of.wgsl?raw";
 
+import lane from "../../shaders/shared/lane.wgsl?raw";
+import lanes from "../../shaders/shared/lanes.wgsl?raw";
 import loadDyScalar from "../../shaders/shared/load_dy_scalar.wgsl?raw";
 import loadDyVec4 from "../../shaders/shared/load_dy_vec4.wgsl?raw";
 import weightsF16 from "../../shaders/shared/load_w_f16.wgsl?raw";
@@ -65,8 +67,13 @@ const TILES: Readonly<Record<TileName, readonly string[]>> = {
 /** Grouped projections shift what they read of a row; others compile without. */
 const NO_SHIFT = "const x_first: u32 = 0u;";
 
-/** A register tile with its weights and activations. */
-export const TILE: SharedFiles = ({ tile = "8x4", w = "f32" }) => [...TILES[tile], W_LOADS[w], activations];
+/** A register tile with its weights and activations, and the lanes that share it. */
+export const TILE: SharedFiles = ({ tile = "8x4", w = "f32", split }) => [
+  ...TILES[tile],
+  ...(split ? [lanes, `const SPLIT: u32 = ${split}u;`] : [lane]),
+  W_LOADS[w],
+  activations,
+];
 /** How projections become moments. */
 export const EXPAND: SharedFiles = ({ expand, tile = "8x4" }) => expand?.files[tile] ?? [expandProducts];
 export const LOAD_X: SharedFiles = ({ expand, x = "vec4" }) => (expand ? [X_LOADS[x]] : [X_LOADS[x], NO_SHIFT]);
@@ -80,6 +87,7 @@ export const TOKEN_SOURCE: SharedFiles = () => [tokenSource];
 export const GATE_OF: SharedFiles = () => [gateOf];
 export const SEARCH_TABLE: SharedFiles = () => [searchTable];
 export const TOKEN_RANGE: SharedFiles = () => [tokenRange];
+export const DECAY: SharedFiles = () => [decay];
 export const STATE_LEVELS_FILE: SharedFiles = () => [stateLevels];
 export const EIGHT_ROWS: SharedFiles = () => [eightRows];
 export const WORKGROUP_SUM: SharedFiles = () => [workgroupSum];
@@ -159,6 +167,9 @@ export function variantsOf(choices: { readonly [K in keyof Variant]?: readonly V
   for (const [key, values] of Object.entries(choices)) all = all.flatMap((v) => (values ?? []).map((value) => ({ ...v, [key]: value })));
   return all;
 }
+
+/** Tiles that lanes can share. */
+export const SPLIT_TILES = { tile: ["1x4", "8x4"], split: [4, 16, 64] } as const satisfies Parameters<typeof variantsOf>[0];
 
 /** `invocations` spread over workgroups of WORKGROUP_SIZE, in two dimensions where one is not enough. */
 export function workgroupsFor(groups: number, maxPerDimension: number): [number, number, number] {

@@ -32,7 +32,7 @@ import { modulate } from "./modulate.ts";
 import { modulateBackward } from "./modulate_backward.ts";
 import { moments } from "./moments.ts";
 import { momentsBackward } from "./moments_backward.ts";
-import { variantsOf } from "./op.ts";
+import { SPLIT_TILES, variantsOf } from "./op.ts";
 import { patchify } from "./patchify.ts";
 import { polynomialBackward } from "./polynomial_backward.ts";
 import { prefixMoments } from "./prefix_moments.ts";
@@ -59,8 +59,8 @@ import { updateState } from "./update_state.ts";
 import { weightGradient } from "./weight_gradient.ts";
 
 /** A kernel with the variants that the polynomial mixer asks for: kept apart, so that layers without it do not carry its shaders. */
-function andPom(kernel: Kernel, choices: Parameters<typeof variantsOf>[0]): Kernel {
-  return { ...kernel, variants: [...kernel.variants, ...variantsOf(choices)] };
+function andPom(kernel: Kernel, ...choices: Parameters<typeof variantsOf>[0][]): Kernel {
+  return { ...kernel, variants: [...kernel.variants, ...choices.flatMap(variantsOf)] };
 }
 
 /** That of a kernel which the polynomial mixer alone has, and whose expansion its own file does not know. */
@@ -85,9 +85,17 @@ export const kernels: readonly Kernel[] = [
   andPom(gate, { ...storages, tile: ["1x4", ...largest], gate: ["hard_sigmoid"] }),
   applyGates,
   andPom(select, { x: ["vec4", "scalar", "half"], y: ["vec4", "scalar", "half"], lanes: [16, 32, 64], gate: ["hard_sigmoid"] }),
-  andPom(linear, { ...storages, y: ["vec4"], activation: ["hard_sigmoid"], tile: ["1x4", ...largest] }),
+  andPom(
+    linear,
+    { ...storages, y: ["vec4"], activation: ["hard_sigmoid"], tile: ["1x4", ...largest] },
+    { ...storages, y: ["vec4"], activation: ["hard_sigmoid"], ...SPLIT_TILES },
+  ),
   shift,
-  andPom(step, { ...expansions, gate: ["hard_sigmoid", "none"], tile: ["1x4", "8x4"] }),
+  andPom(
+    step,
+    { ...expansions, gate: ["hard_sigmoid", "none"], tile: ["1x4", "8x4"] },
+    { ...expansions, gate: ["hard_sigmoid", "none"], ...SPLIT_TILES },
+  ),
   updateState,
   stateTotals,
   combineStates,

@@ -27,6 +27,8 @@ export interface Expand {
   readonly files: Readonly<Record<TileName, readonly string[]>>;
 }
 
+export type Split = 4 | 16 | 64;
+
 /** Compile-time choices of a kernel; a kernel ignores those it has no use for. */
 export interface Variant {
   readonly x?: RowAccess;
@@ -39,8 +41,10 @@ export interface Variant {
   readonly expand?: Expand;
   /** Rows x channels of the register tile. */
   readonly tile?: TileName;
+  /** Lanes that share a tile's inner dimension; alone unless given. */
+  readonly split?: Split;
   /** Lanes over the outputs of select.wgsl. */
-  readonly lanes?: 16 | 32 | 64;
+  readonly lanes?: 1 | 16 | 32 | 64;
   /** Queries of a lane, and columns of 4 outputs, in attention.wgsl. */
   readonly queryRows?: 4 | 8;
   readonly headColumns?: 1 | 2 | 4;
@@ -123,6 +127,12 @@ export function tileOver(tile: TileName, cols4: number): TileName {
 /** Invocations that cover `rows` x `cols4` with a tile each. */
 export function tilesOver(tile: TileName, rows: number, cols4: number): number {
   return Math.ceil(rows / TILES[tile].rows) * Math.ceil(cols4 / TILES[tile].cols4);
+}
+
+/** The tile of tileFor for this many decoded rows, and how many lanes share one. Lanes add in another order: all numbers of rows take them, or none. */
+export function tileForSplit(rows: number, largest: TileName, cols4: number, lanes: 1 | Split) {
+  const tile = tileFor(rows, lanes === 1 ? largest : "8x4", cols4);
+  return { tile, ...(lanes > 1 && { split: lanes as Split }) };
 }
 
 /** Bind offsets are multiples of this on every adapter (the largest `minStorageBufferOffsetAlignment` allowed). */

@@ -1,5 +1,5 @@
 import { checkInteger, checkObject, checkOneOf, rangeError } from "../checks.ts";
-import type { TileName } from "./kernel.ts";
+import type { Split, TileName } from "./kernel.ts";
 
 /** What a kernel's host half may choose by the adapter. Results differ in rounding only, and not at all on one adapter. */
 export interface Tuning {
@@ -11,6 +11,8 @@ export interface Tuning {
   readonly prefixBlockTokens: number;
   /** Selection in one dispatch up to this width; in two over slabs of query rows beyond it. */
   readonly fusedSelectMaxDim: number;
+  /** Lanes that share 4 channels where single tokens are decoded: 1, 4, 16 or 64. */
+  readonly decodeLanes: 1 | Split;
 }
 
 export interface AdapterDescription {
@@ -26,9 +28,11 @@ export interface AdapterDescription {
  * Software adapters pay for every load and barrier: the one-dispatch selection took 1.0-1.6 times the two-dispatch form on SwiftShader and
  * 1.2-2.2 times on lavapipe, at any width. On GPUs, where the gated rows' trip through memory is what costs, it is expected to win at
  * small widths; that half is an expectation, not a measurement.
+ *
+ * `decodeLanes`: a token alone has too few channels to fill a GPU, so 16 lanes are expected to win there, unmeasured; software adapters lose by the barriers.
  */
-const software: Tuning = { tile: "16x8", blockTokens: 128, prefixBlockTokens: 64, fusedSelectMaxDim: 0 };
-const gpu: Tuning = { tile: "8x4", blockTokens: 64, prefixBlockTokens: 32, fusedSelectMaxDim: 128 };
+const software: Tuning = { tile: "16x8", blockTokens: 128, prefixBlockTokens: 64, fusedSelectMaxDim: 0, decodeLanes: 1 };
+const gpu: Tuning = { tile: "8x4", blockTokens: 64, prefixBlockTokens: 32, fusedSelectMaxDim: 128, decodeLanes: 16 };
 
 /** A tuning for this adapter with the caller's choices in it, for example what `tune` found earlier. @throws TypeError, RangeError */
 export function checkedTuning(where: string, adapter: AdapterDescription, features: ReadonlySet<string>, choices: Partial<Tuning> = {}): Tuning {
@@ -44,6 +48,7 @@ export function checkedTuning(where: string, adapter: AdapterDescription, featur
     if ((value & (value - 1)) !== 0) throw rangeError(where, `tuning.${key}`, "be a power of two", value);
   }
   checkInteger(where, "tuning.fusedSelectMaxDim", tuning.fusedSelectMaxDim, 0);
+  if (![1, 4, 16, 64].includes(tuning.decodeLanes)) throw rangeError(where, "tuning.decodeLanes", "be 1, 4, 16 or 64", tuning.decodeLanes);
   return tuning;
 }
 

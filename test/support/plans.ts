@@ -10,9 +10,9 @@ export const LIMITS = { maxBufferSize: 256 * MIB, maxStorageBufferBindingSize: 1
 /** lavapipe stops an invocation after this many loop iterations, without an error. */
 const MOST_ITERATIONS = 65_535;
 export const TUNINGS: readonly Tuning[] = [
-  { tile: "16x8", blockTokens: 128, prefixBlockTokens: 64, fusedSelectMaxDim: 0 },
-  { tile: "8x4", blockTokens: 64, prefixBlockTokens: 32, fusedSelectMaxDim: 256 },
-  { tile: "16x8", blockTokens: 8, prefixBlockTokens: 8, fusedSelectMaxDim: 256 },
+  { tile: "16x8", blockTokens: 128, prefixBlockTokens: 64, fusedSelectMaxDim: 0, decodeLanes: 1 },
+  { tile: "8x4", blockTokens: 64, prefixBlockTokens: 32, fusedSelectMaxDim: 256, decodeLanes: 16 },
+  { tile: "16x8", blockTokens: 8, prefixBlockTokens: 8, fusedSelectMaxDim: 256, decodeLanes: 64 },
 ];
 
 const WIDTHS = [

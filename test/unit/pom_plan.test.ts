@@ -4,7 +4,7 @@ import { blockTokensFor, MAX_INNER_STEPS } from "../../src/layers/planner.ts";
 import { type PomConfig, pomPlanConfig } from "../../src/layers/pom_config.ts";
 
 const LIMITS = { maxBufferSize: 2 ** 31, maxStorageBufferBindingSize: 2 ** 27, maxComputeWorkgroupsPerDimension: 65_535 };
-const TUNING = { tile: "16x8", blockTokens: 128, prefixBlockTokens: 64, fusedSelectMaxDim: 0 } as const;
+const TUNING = { tile: "16x8", blockTokens: 128, prefixBlockTokens: 64, fusedSelectMaxDim: 0, decodeLanes: 16 } as const;
 
 function configOf(config: Partial<PomConfig>): Required<PomConfig> {
   return {
