@@ -6,8 +6,9 @@
 //   divisors [segments]          token counts, with the 1e-7 of a masked mean where the formula has it (read when has_divisors)
 //   moments  [segments, k·E]
 //
-// One invocation owns 4 channels of one segment. Two levels of sums keep the error of a million tokens near 1e-7, where a plain
-// running sum loses 1.3e-5 and a compensated one is undone by compilers that reassociate. The order is fixed: same bits every time.
+// A workgroup owns WORKGROUP_SIZE / LANES · 4 channels of one segment: each of LANES lanes sums a group of blocks for 4 channels, then one lane adds the groups in their order.
+// Two levels of sums keep the error of a million tokens near 1e-7, where a plain running sum loses 1.3e-5 and a compensated one is undone by
+// compilers that reassociate. The order is fixed: same bits every time.
 // Cost: reads blocks·k·E, writes segments·k·E.
 
 struct Shape {
@@ -30,32 +31,54 @@ struct Shape {
 @group(0) @binding(3) var<storage, read> divisors: array<f32>;
 @group(0) @binding(4) var<storage, read_write> moments: array<vec4f>;
 
+const CHANNELS: u32 = WORKGROUP_SIZE / LANES;
+
+// [group, 4 channels]
+var<workgroup> sh_sum: array<vec4f, WORKGROUP_SIZE>;
+
 @compute @workgroup_size(WORKGROUP_SIZE)
-fn main(@builtin(global_invocation_id) id: vec3u, @builtin(num_workgroups) grid: vec3u) {
-  let index = id.x + id.y * grid.x * WORKGROUP_SIZE;
+fn main(@builtin(workgroup_id) group: vec3u, @builtin(num_workgroups) grid: vec3u, @builtin(local_invocation_index) lane: u32) {
   let stride4 = shape.stride4;
-  let channel = index % stride4;
-  let segment = index / stride4;
+  let columns = (stride4 + CHANNELS - 1u) / CHANNELS;
+  let index = group.x + group.y * grid.x;
+  let segment = index / columns;
   if (segment >= shape.segments) {
     return;
   }
-  var block = segment * shape.blocks_per_segment;
-  var end = block + shape.blocks_per_segment;
+  let channel = index % columns * CHANNELS + lane % CHANNELS;
+  var first = segment * shape.blocks_per_segment;
+  var end = first + shape.blocks_per_segment;
   if (shape.ragged != 0u) {
-    block = table[shape.ragged_offset + segment] - shape.first_block;
+    first = table[shape.ragged_offset + segment] - shape.first_block;
     end = table[shape.ragged_offset + segment + 1u] - shape.first_block;
   }
+  let owner = lane < CHANNELS && channel < stride4;
+  let at = segment * stride4 + channel;
   var total = vec4f();
-  if (shape.accumulate != 0u) {
-    total = moments[index];
+  if (owner && shape.accumulate != 0u) {
+    total = moments[at];
   }
-  while (block < end) {
+  for (; first < end; first += LANES * GROUP) {
+    var block = first + lane / CHANNELS * GROUP;
     let group_end = min(block + GROUP, end);
     var sum = vec4f();
-    for (; block < group_end; block++) {
-      sum += partial[block * stride4 + channel];
+    if (channel < stride4) {
+      for (; block < group_end; block++) {
+        sum += partial[block * stride4 + channel];
+      }
     }
-    total += sum;
+    sh_sum[lane] = sum;
+    workgroupBarrier();
+    if (owner) {
+      let groups = min((end - first + GROUP - 1u) / GROUP, LANES);
+      for (var i = 0u; i < groups; i++) {
+        total += sh_sum[i * CHANNELS + lane];
+      }
+    }
+    workgroupBarrier();
+  }
+  if (!owner) {
+    return;
   }
   if (shape.divide != 0u) {
     var divisor = shape.divisor;
@@ -64,5 +87,5 @@ fn main(@builtin(global_invocation_id) id: vec3u, @builtin(num_workgroups) grid:
     }
     total /= divisor;
   }
-  moments[index] = total;
+  moments[at] = total;
 }

@@ -1,8 +1,8 @@
 import source from "../../shaders/merge_moments.wgsl?raw";
-import { type Slot, type Step, WORKGROUP_SIZE } from "../runtime/kernel.ts";
-import { defineKernel, EMPTY, workgroupsFor } from "./op.ts";
+import { GROUP, type Slot, type Step, WORKGROUP_SIZE } from "../runtime/kernel.ts";
+import { defineKernel, EMPTY, variantsOf, workgroupsFor } from "./op.ts";
 
-export const mergeMoments = defineKernel({ name: "merge_moments", source });
+export const mergeMoments = defineKernel({ name: "merge_moments", source, variants: variantsOf({ lanes: [1, 16] }) });
 
 export interface MergeMomentsArguments {
   readonly partial: Slot;
@@ -22,9 +22,11 @@ export interface MergeMomentsArguments {
 /** Adds block sums up to sums or means of segments; one dispatch. */
 export function planMergeMoments(a: MergeMomentsArguments): Step {
   const { divisor } = a;
+  const blocks = a.ragged ? a.blocksPerSegment / a.segments : a.blocksPerSegment;
+  const lanes = blocks > GROUP ? 16 : 1;
   return {
     kernel: mergeMoments,
-    variant: {},
+    variant: { lanes },
     uniforms: {
       segments: a.segments,
       stride4: a.stride4,
@@ -44,7 +46,7 @@ export function planMergeMoments(a: MergeMomentsArguments): Step {
       divisors: typeof divisor === "object" ? divisor.slot : EMPTY,
       moments: a.moments,
     },
-    workgroups: workgroupsFor(Math.ceil((a.segments * a.stride4) / WORKGROUP_SIZE), a.maxWorkgroups),
+    workgroups: workgroupsFor(a.segments * Math.ceil((a.stride4 * lanes) / WORKGROUP_SIZE), a.maxWorkgroups),
     bytesRead: a.partial.size + (a.accumulate ? a.moments.size : 0),
     bytesWritten: a.moments.size,
   };
