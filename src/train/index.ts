@@ -1,6 +1,8 @@
 export { TrainingDivergedError } from "../errors.ts";
 export { Dih, type DihGradients } from "../models/dih_trainable.ts";
+export { HomGnn, type HomGnnGradients } from "../models/gnn_trainable.ts";
 export type { ModelTrainingPass } from "../models/model_training.ts";
+export { HomVision, type HomVisionGradients } from "../models/vision_trainable.ts";
 export { type EvaluationReport, type StepReport, type TrainOptions, train } from "./loop.ts";
 export type { TrainerOptions, TrainerSettings } from "./options.ts";
 export type { RandomState } from "./random.ts";
