@@ -19,4 +19,4 @@ export {
   parameterCount,
 } from "./flops.ts";
 export { LinearAttentionLayer } from "./linear_attention.ts";
-export type { BaselineForwardOptions, BaselinePlanOptions, BaselinePlanReport } from "./self_attention.ts";
+export type { BaselineForwardOptions, BaselinePlanOptions, BaselinePlanReport, BaselineTrainingOptions } from "./self_attention.ts";

@@ -1,4 +1,5 @@
 import { rangeError, raw } from "../checks.ts";
+import type { HomTrainingPass } from "../layers/training.ts";
 import { featureStateStride4 } from "../ops/feature_sums.ts";
 import type { Gpu } from "../runtime/gpu.ts";
 import { BIND_ALIGNMENT } from "../runtime/kernel.ts";
@@ -6,8 +7,17 @@ import { checkGpu, type Tensor } from "../runtime/tensor.ts";
 import { type BaselineParams, checkBaselineParams, checkBudget, checkLinearAttentionConfig, type LinearAttentionConfig } from "./config.ts";
 import { packFeatures, vectorsOf } from "./feature_weights.ts";
 import { flops } from "./flops.ts";
+import { backwardSumBytes, minimumLinearAttentionBackwardScratch, planLinearAttentionBackward } from "./linear_attention_backward_plan.ts";
 import { type LinearAttentionPlanConfig, minimumLinearAttentionScratch, planLinearAttention } from "./linear_attention_plan.ts";
-import { type BaselineForwardOptions, type BaselinePlanOptions, type BaselinePlanReport, packProjections, SelfAttention } from "./self_attention.ts";
+import {
+  type BaselineForwardOptions,
+  type BaselinePlanOptions,
+  type BaselinePlanReport,
+  type BaselineTrainingOptions,
+  packProjections,
+  SelfAttention,
+} from "./self_attention.ts";
+import { projectionTraining } from "./self_attention_backward.ts";
 
 /**
  * Multi-head self-attention that is linear in the number of tokens: y = out_proj(Σ (φ(q)·φ(k)) v / Σ φ(q)·φ(k)), φ random features.
@@ -22,10 +32,13 @@ export class LinearAttentionLayer {
   readonly gpu: Gpu;
   readonly config: Readonly<Required<LinearAttentionConfig>>;
   readonly #layer: SelfAttention;
+  /** Factors of a feature. */
+  readonly #levels: number;
 
-  private constructor(gpu: Gpu, config: Required<LinearAttentionConfig>, layer: SelfAttention) {
+  private constructor(gpu: Gpu, config: Required<LinearAttentionConfig>, levels: number, layer: SelfAttention) {
     this.gpu = gpu;
     this.config = Object.freeze(config);
+    this.#levels = levels;
     this.#layer = layer;
   }
 
@@ -58,7 +71,7 @@ export class LinearAttentionLayer {
       },
       { ...packProjections(full, params, 1), vectors: packed.w, counts: packed.counts },
     );
-    return new LinearAttentionLayer(gpu, full, layer);
+    return new LinearAttentionLayer(gpu, full, packed.levels, layer);
   }
 
   /** Bytes of this layer's weights on the GPU, random vectors included. */
@@ -72,6 +85,32 @@ export class LinearAttentionLayer {
    */
   forward(x: Tensor, options: BaselineForwardOptions = {}): Tensor {
     return this.#layer.forward(x, options);
+  }
+
+  /**
+   * Runs the layer and returns, with the output, what computes the gradients: of the tokens, as `query`, and of the projections; the random vectors are constants. Only
+   * x is kept; features and sums are computed again, in slabs within `scratchBudget`. Beside the budget are 8 bytes a token and head. A token whose denominator was
+   * moved away from 0 has no part in the gradients.
+   * @throws TypeError, RangeError for arguments, or a `scratchBudget` too small for gradients, GpuLostError; what the device refuses later is thrown by `read()`
+   *
+   * @example
+   * const { output, backward } = performer.forwardForTraining(x, { causal: true });
+   * const { query, params } = backward(gradOutput);
+   * console.log(await params["q_proj.weight"].read());
+   */
+  forwardForTraining(x: Tensor, options: BaselineTrainingOptions = {}): HomTrainingPass {
+    const where = "LinearAttentionLayer.forwardForTraining";
+    const { gpu, config } = this;
+    const { tuning, limits } = gpu;
+    const planned = { ...config, vectors: vectorsOf(config), levels: this.#levels };
+    checkBudget(where, config.scratchBudget, minimumLinearAttentionBackwardScratch(planned, tuning));
+    const [bytes, most] = [backwardSumBytes(planned, tuning), limits.maxStorageBufferBindingSize - BIND_ALIGNMENT];
+    if (bytes > most) {
+      const { features } = config;
+      throw rangeError(where, "features", `make sums that the device can bind, at most ${most} bytes`, raw(`${features}: ${bytes} bytes`));
+    }
+    const training = projectionTraining(config, gpu, 1, (call) => planLinearAttentionBackward(planned, tuning, limits, call));
+    return this.#layer.forwardForTraining(x, options, training);
   }
 
   /** Dispatches, FLOPs, bytes and scratch of a call; pure, no GPU work. */

@@ -18,7 +18,7 @@ export interface LinearAttentionPlanConfig extends AttentionPlanConfig {
 }
 
 /** Bytes, per token unless said otherwise. */
-interface Sizes {
+export interface Sizes {
   readonly q: number;
   readonly kv: number;
   readonly phi: number;
@@ -29,15 +29,15 @@ interface Sizes {
   readonly blockTokens: number;
 }
 
-/** Wide features make wide sums: longer blocks for them, so that there are fewer. */
-const LONGEST_CAUSAL_BLOCK = 128;
+/** Wide features make wide sums: longer blocks for them than the layer's, so that there are fewer. */
+const LONGEST_BLOCK = 128;
 
-function sizesOf(config: LinearAttentionPlanConfig, tuning: Tuning, causal: boolean): Sizes {
+export function sizesOf(config: LinearAttentionPlanConfig, tuning: Tuning, causal: boolean): Sizes {
   const { dim, heads } = config;
   const head4 = Math.ceil(dim / heads / 4);
   const features4 = features4Of(config.featureMap, config.vectors);
-  const wide = Math.min(LONGEST_CAUSAL_BLOCK, 2 ** Math.ceil(Math.log2(2 * features4)));
-  const blockTokens = causal ? Math.max(tuning.prefixBlockTokens, wide) : tuning.blockTokens;
+  const wide = Math.min(LONGEST_BLOCK, 2 ** Math.ceil(Math.log2(2 * features4)));
+  const blockTokens = causal ? Math.max(tuning.prefixBlockTokens, wide) : Math.max(tuning.blockTokens, LONGEST_BLOCK);
   return {
     q: heads * head4 * 16,
     kv: 2 * heads * head4 * 16,
@@ -74,6 +74,36 @@ export function planLinearAttention(config: LinearAttentionPlanConfig, tuning: T
   return p;
 }
 
+/** Random vectors in the buffers that they are uploaded to. */
+export function featureVectors({ dim, heads, vectors, levels }: LinearAttentionPlanConfig): FeatureVectors {
+  const rows = 4 * Math.ceil(dim / heads / 4) + 1;
+  return {
+    w: { buffer: "vectors", offset: 0, size: levels * rows * heads * Math.ceil(vectors / 4) * 16 },
+    counts: { buffer: "counts", offset: 0, size: Math.max(16, levels * heads * 4) },
+    vectors,
+    levels,
+  };
+}
+
+/** How many batch rows, and tokens of each, there is room for at a time: `fixed` bytes a batch row, `block` a block, rows of `widest` at most. */
+export function featureSlabs(
+  p: ProjectionPlanner,
+  { state, blockTokens }: Pick<Sizes, "state" | "blockTokens">,
+  { budget, fixed, block, widest }: { readonly budget: number; readonly fixed: number; readonly block: number; readonly widest: number },
+): { rowsAtOnce: number; tokens: number } {
+  const { batch, length } = p.call;
+  const blocks = Math.ceil(length / blockTokens);
+  const most = Math.min(Math.floor(p.maxBinding / state), Math.floor(p.rowsBound(widest) / blockTokens), MAX_INNER_STEPS);
+  const room = Math.max(1, Math.min(most, Math.floor(slabRows(widest) / blockTokens)));
+  if (blocks <= Math.min(room, Math.floor((budget - fixed) / block))) {
+    // Running sums of each batch row are bound together.
+    const rows = Math.min(batch, Math.floor(room / blocks), Math.floor(budget / (fixed + blocks * block)), Math.floor(p.maxBinding / fixed));
+    return { rowsAtOnce: Math.max(1, rows), tokens: length };
+  }
+  const fitting = Math.min(room, Math.floor((budget - fixed) / block));
+  return { rowsAtOnce: 1, tokens: Math.max(1, fitting) * blockTokens };
+}
+
 class Planner extends ProjectionPlanner {
   readonly #config: LinearAttentionPlanConfig;
   readonly #sizes: Sizes;
@@ -82,17 +112,11 @@ class Planner extends ProjectionPlanner {
 
   constructor(config: LinearAttentionPlanConfig, tuning: Tuning, limits: GpuLimits, call: BaselineCall) {
     super(config, tuning, limits, call);
-    const { featureMap, vectors, levels, heads } = config;
+    const { featureMap, vectors } = config;
     this.#config = config;
     this.#sizes = sizesOf(config, tuning, call.causal);
     this.#features4 = features4Of(featureMap, vectors);
-    const columns = heads * Math.ceil(vectors / 4);
-    this.#vectors = {
-      w: { buffer: "vectors", offset: 0, size: levels * (4 * this.head4 + 1) * columns * 16 },
-      counts: { buffer: "counts", offset: 0, size: Math.max(16, levels * heads * 4) },
-      vectors,
-      levels,
-    };
+    this.#vectors = featureVectors(config);
   }
 
   full(): void {
@@ -101,7 +125,7 @@ class Planner extends ProjectionPlanner {
     const { fixed, block } = sumBytes(this.#sizes);
     // One half of the budget for the keys' side, the other for the queries'.
     const half = this.#config.scratchBudget / 2;
-    const { rowsAtOnce, tokens } = this.#slabs(half, fixed, block, Math.max(kv, phi));
+    const { rowsAtOnce, tokens } = featureSlabs(this, this.#sizes, { budget: half, fixed, block, widest: Math.max(kv, phi) });
     const perQuery = 2 * q + phi;
     const queryRows = Math.min(Math.floor(half / perQuery), this.rowsBound(Math.max(q, phi)), slabRows(perQuery));
     for (let row = 0; row < batch; row += rowsAtOnce) {
@@ -137,7 +161,12 @@ class Planner extends ProjectionPlanner {
     const { batch, length } = this.call;
     const { kv, phi, scores, state, blockTokens } = this.#sizes;
     const { fixed, block } = causalBytes(this.#sizes);
-    const { rowsAtOnce, tokens } = this.#slabs(this.#config.scratchBudget, fixed, block, Math.max(kv, phi, scores));
+    const { rowsAtOnce, tokens } = featureSlabs(this, this.#sizes, {
+      budget: this.#config.scratchBudget,
+      fixed,
+      block,
+      widest: Math.max(kv, phi, scores),
+    });
     for (let row = 0; row < batch; row += rowsAtOnce) {
       const rows = Math.min(rowsAtOnce, batch - row);
       const running = this.scratchSlot("running", rows * 2 * state);
@@ -181,22 +210,6 @@ class Planner extends ProjectionPlanner {
         this.#read(stretch, queryFeatures, carry, { scores: local, v: sums.v });
       }
     }
-  }
-
-  /** How many batch rows, and tokens of each, there is room for at a time. */
-  #slabs(budget: number, fixed: number, block: number, widest: number): { rowsAtOnce: number; tokens: number } {
-    const { batch, length } = this.call;
-    const { state, blockTokens } = this.#sizes;
-    const blocks = Math.ceil(length / blockTokens);
-    const most = Math.min(Math.floor(this.maxBinding / state), Math.floor(this.rowsBound(widest) / blockTokens), MAX_INNER_STEPS);
-    const room = Math.max(1, Math.min(most, Math.floor(slabRows(widest) / blockTokens)));
-    if (blocks <= Math.min(room, Math.floor((budget - fixed) / block))) {
-      // Running sums of each batch row are bound together.
-      const rows = Math.min(batch, Math.floor(room / blocks), Math.floor(budget / (fixed + blocks * block)), Math.floor(this.maxBinding / fixed));
-      return { rowsAtOnce: Math.max(1, rows), tokens: length };
-    }
-    const fitting = Math.min(room, Math.floor((budget - fixed) / block));
-    return { rowsAtOnce: 1, tokens: Math.max(1, fitting) * blockTokens };
   }
 
   /** Sums of the tokens' blocks; also the features and values that they are of. */
