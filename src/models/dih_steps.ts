@@ -129,9 +129,8 @@ export class DihSteps extends ModelSteps {
     }
 
     const dx: Rows = { ...rowsOf("dx", dim, batch * this.#n), first: this.#registers, span: this.#n, pitch: this.#tokens };
-    const conv = this.matrix(this.#layer("in_conv"), "packed_dense");
-    this.weightGradient(rowsOf("patches", this.#inner, batch * this.#n), dx, conv, false);
-    this.unpack(this.#layer("in_conv"), conv.gradient, { shape: [dim, channels, patchSize, patchSize] });
+    const shape = [dim, channels, patchSize, patchSize];
+    this.denseGradient(this.#layer("in_conv"), rowsOf("patches", this.#inner, batch * this.#n), dx, { shape });
     this.#denseBackward("in_conv", dx, rowsOf("dpatches", this.#inner, batch * this.#n));
     const { buffer } = this.#gradient("gradImage", [batch, channels, side * patchSize, side * patchSize]);
     this.steps.push(
@@ -450,12 +449,12 @@ export class DihSteps extends ModelSteps {
     },
     y: Slot,
   ): void {
-    const size = this.kept.get(from) ?? 0;
-    const x = { buffer: from, offset: 0, size };
+    const { at = 0, outer = 1, outerStep = 0, rowStep, count, width } = places;
+    const x = slotOf(from, at + (outer - 1) * outerStep + (count - 1) * rowStep + width);
     const { steps, partialBytes } = planSumRows({
-      outer: 1,
-      outerStep: 0,
       ...places,
+      outer,
+      outerStep,
       x,
       y,
       partial: "row_blocks",

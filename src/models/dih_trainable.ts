@@ -7,7 +7,8 @@ import type { Tensor } from "../runtime/tensor.ts";
 import type { GPUBuffer } from "../webgpu.ts";
 import { type DihConfig, Dih as InferenceDih } from "./dih.ts";
 import { DihSteps } from "./dih_steps.ts";
-import { resizeGrid } from "./interpolate.ts";
+import { KeptBuffers } from "./image_parts.ts";
+import { gridWeights } from "./interpolate.ts";
 import { checkGradient, type ModelProgram, type ModelTrainingPass, modelGradients } from "./model_training.ts";
 import type { ModelWeights } from "./with_shapes.ts";
 
@@ -32,6 +33,7 @@ const KEPT_PROGRAMS = 8;
  */
 export class Dih extends InferenceDih {
   readonly #programs = new ProgramCache<ModelProgram>(KEPT_PROGRAMS);
+  readonly #resizes = new KeptBuffers();
 
   /** @throws TypeError, RangeError for the configuration, WeightsError for the checkpoint, GpuLostError, GpuOutOfMemoryError */
   static override create(gpu: Gpu, config: DihConfig, weights: ModelWeights): Promise<Dih> {
@@ -56,12 +58,13 @@ export class Dih extends InferenceDih {
     checkGradient(where, gradOutput, image.shape, gpu);
     const [features, rows] = this.conditions(where, time, classes, batch);
     const own = config.imageSize / config.patchSize;
-    const uploads: Record<string, Float32Array | Uint32Array> = {
+    const uploads = {
       features,
       classes: rows,
       groups: packRowGroups(rowGroups(classes), config.classes + 1),
     };
-    if (config.registers !== undefined && side !== own) uploads["resize"] = resizeWeights(where, own, side);
+    const resized = config.registers !== undefined && side !== own;
+    const resize = resized ? this.#resizes.get(`${side}`, () => gpu.upload("hom.dih.resize", gridWeights(own, side, true))) : undefined;
     const call = { batch, side, image: planOffset(image), gradOut: planOffset(gradOutput) };
     const { gradImage, ...params } = modelGradients(where, {
       gpu,
@@ -73,6 +76,7 @@ export class Dih extends InferenceDih {
         gradOut: gradOutput,
         position: this.grid(where, "pos_emb", side),
         ...(made.registers && { register_rows: made.registers, cond_position: this.grid(where, "cond_pos_emb", side) }),
+        resize,
         ...this.#weights(),
       },
       uploads,
@@ -105,6 +109,7 @@ export class Dih extends InferenceDih {
   override destroy(): void {
     super.destroy();
     this.#programs.destroy();
+    this.#resizes.destroy();
   }
 }
 
@@ -115,12 +120,4 @@ function rowGroups(classes: readonly number[]): RowGroups {
   const starts = [0];
   for (const rows of members) starts.push((starts.at(-1) ?? 0) + rows.length);
   return { order: Uint32Array.from(members.flat()), starts: Uint32Array.from(starts), keys: Uint32Array.from(keys) };
-}
-
-/** `[to², side²]`: how much each cell of a grid goes into each of the resized one. */
-function resizeWeights(where: string, side: number, to: number): Float32Array {
-  const cells = side ** 2;
-  const identity = new Float32Array(cells ** 2);
-  for (let i = 0; i < cells; i++) identity[i * (cells + 1)] = 1;
-  return resizeGrid(where, identity, cells, to, true);
 }

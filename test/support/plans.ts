@@ -134,7 +134,19 @@ function iterations({ kernel, uniforms, variant }: Step): number {
       return u("blocks") * (1 + 1 / GROUP) + 1;
     case "unpack_linear":
     case "transpose":
+    case "activate_backward":
+    case "add_rows":
+    case "add_rows_backward":
+    case "patchify":
+    case "unpatchify":
       return 0;
+    case "modulate":
+    case "modulate_backward": // each row four times, and sums of 64 numbers in between
+      return 4 * Math.ceil(u("dim") / 64) + 4 * 16;
+    case "sum_rows":
+      return u("block_rows");
+    case "embed_backward": // of parts of 64 rows
+      return 2 * 64;
     case "mask_moments":
     case "gate":
     case "linear":
@@ -145,6 +157,14 @@ function iterations({ kernel, uniforms, variant }: Step): number {
       const lanes = variant.lanes ?? 64;
       return Math.ceil(u("stride4") / lanes) * (1 + u("inner4") + TILE_ROWS + lanes) + TILE_ROWS;
     }
+    case "attention": // tiles of 64 keys
+      return Math.ceil(u("keys") / 64) * (1 + u("head4") + 8 + 2 * (1 + 8)) + 8;
+    case "attention_rows":
+      return u("head4");
+    case "attention_backward_q":
+      return Math.ceil(u("keys") / 32) * (1 + u("head4") + 8);
+    case "attention_backward_kv":
+      return Math.ceil(u("queries") / 32) * (1 + u("head4") + 8);
     default:
       throw new Error(`how often does ${kernel.name} loop?`);
   }
@@ -178,6 +198,14 @@ function readsWritten({ kernel, uniforms }: Step, name: string): boolean {
       return true;
     case "linear":
       return uniforms["has_residual"] === 2;
+    case "activate_backward":
+      return true;
+    case "modulate_backward":
+      return name === "dx" && uniforms["accumulate"] === 1;
+    case "add_rows_backward":
+      return name === "dy";
+    case "embed_backward":
+      return name === "partial" && uniforms["level"] === 1;
     default:
       return uniforms["accumulate"] === 1 && name !== "carry";
   }
