@@ -50,11 +50,7 @@ var<workgroup> sh_side: array<f32, TILE_QUERIES * PITCH>;
 var<workgroup> sh_max: array<f32, TILE_QUERIES>;
 var<workgroup> sh_scale: array<f32, TILE_QUERIES>;
 
-// Positions of 4 rows, and one column of them: a matrix whose columns are the rows.
-fn rows_from(base: u32, row: u32, count: u32, stride: u32) -> vec4u {
-  return base + min(vec4u(row, row + 1u, row + 2u, row + 3u), vec4u(count - 1u)) * stride;
-}
-
+// One column of 4 rows: a matrix whose columns are the rows.
 fn load_kv(rows: vec4u, column: u32) -> mat4x4f {
   return mat4x4f(kv[rows.x + column], kv[rows.y + column], kv[rows.z + column], kv[rows.w + column]);
 }
@@ -114,15 +110,6 @@ fn load_scale(local: u32) -> vec4f {
 
 fn scaled(m: mat4x4f, factors: vec4f) -> mat4x4f {
   return mat4x4f(m[0] * factors.x, m[1] * factors.y, m[2] * factors.z, m[3] * factors.w);
-}
-
-// z + m x, column by column.
-fn add_product(z: mat4x4f, m: mat4x4f, x: mat4x4f) -> mat4x4f {
-  return mat4x4f(add_column(z[0], m, x[0]), add_column(z[1], m, x[1]), add_column(z[2], m, x[2]), add_column(z[3], m, x[3]));
-}
-
-fn add_column(z: vec4f, m: mat4x4f, x: vec4f) -> vec4f {
-  return fma(vec4f(x.w), m[3], fma(vec4f(x.z), m[2], fma(vec4f(x.y), m[1], fma(vec4f(x.x), m[0], z))));
 }
 
 fn load_y(rows: vec4u, column: u32) -> mat4x4f {

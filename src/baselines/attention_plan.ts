@@ -70,6 +70,11 @@ export class ProjectionPlanner {
     this.tile = tuning.tile;
   }
 
+  /** A lane with more queries loads less for each, and leaves fewer workgroups: software adapters want the first, GPUs the second. */
+  get queriesOfLane(): 4 | 8 {
+    return this.tile === "8x4" ? 4 : 8;
+  }
+
   /** Rows of this many bytes that one binding holds, of tokens that are bound themselves. */
   rowsBound(rowBytes: number): number {
     return Math.max(1, Math.floor(this.maxBinding / Math.max(rowBytes, 4 * this.dim)));
@@ -160,8 +165,6 @@ export function planAttention(config: AttentionPlanConfig, tuning: Tuning, limit
   const queries = wholeTiles(queryRows, length);
   const isWhole = keys === length && queries === length;
   const rowsAtOnce = isWhole ? Math.max(1, Math.min(batch, Math.floor(keyRows / length), Math.floor(queryRows / length))) : 1;
-  // A lane with more queries loads less for each, and leaves fewer workgroups: software adapters want the first, GPUs the second.
-  const lanes = tuning.tile === "8x4" ? 4 : 8;
   for (let row = 0; row < batch; row += rowsAtOnce) {
     const rows = Math.min(rowsAtOnce, batch - row);
     const all = keys === length ? p.keysAndValues({ row, rows, token: 0, tokens: length }) : undefined;
@@ -189,7 +192,7 @@ export function planAttention(config: AttentionPlanConfig, tuning: Tuning, limit
             causal,
             accumulate: key > 0,
             last: key + keys >= end,
-            queryRows: lanes,
+            queryRows: p.queriesOfLane,
             maxWorkgroups: p.maxWorkgroups,
           }),
         );
@@ -201,6 +204,6 @@ export function planAttention(config: AttentionPlanConfig, tuning: Tuning, limit
 }
 
 /** All tokens, or as many whole tiles as there is room for. */
-function wholeTiles(room: number, length: number): number {
+export function wholeTiles(room: number, length: number): number {
   return room >= length ? length : Math.max(ATTENTION_TILE, room - (room % ATTENTION_TILE));
 }

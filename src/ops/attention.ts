@@ -1,13 +1,14 @@
 import source from "../../shaders/attention.wgsl?raw";
+import fourRows from "../../shaders/shared/four_rows.wgsl?raw";
 import { type Slot, type Step, WORKGROUP_SIZE } from "../runtime/kernel.ts";
-import { defineKernel, variantsOf, workgroupsFor } from "./op.ts";
+import { defineKernel, type SharedFiles, variantsOf, workgroupsFor } from "./op.ts";
+
+export const FOUR_ROWS: SharedFiles = () => [fourRows];
 
 /** 8 queries by 4 columns would be 128 sums in registers: lavapipe compiles that for more than half a minute. */
-const VARIANTS = variantsOf({ queryRows: [4, 8], headColumns: [1, 2, 4] }).filter(
-  ({ queryRows, headColumns }) => queryRows !== 8 || headColumns !== 4,
-);
+const VARIANTS = variantsOf({ queryRows: [4], headColumns: [1, 2, 4] }, { queryRows: [8], headColumns: [1, 2] });
 
-export const attention = defineKernel({ name: "attention", source, variants: VARIANTS });
+export const attention = defineKernel({ name: "attention", source, uses: [FOUR_ROWS], variants: VARIANTS });
 
 /** Lanes side by side over the keys of a tile, and over the columns of an output. */
 const SIDES = WORKGROUP_SIZE / 8;
@@ -39,7 +40,7 @@ export interface AttentionKernelArguments {
 }
 
 /** Columns of 4 outputs of a lane, and how many groups of lanes it takes to cover a head. */
-function headColumns(head4: number): { headColumns: 1 | 2 | 4; groups: number } {
+export function headColumns(head4: number): { headColumns: 1 | 2 | 4; groups: number } {
   const columns = head4 <= SIDES ? 1 : head4 <= 2 * SIDES ? 2 : 4;
   return { headColumns: columns, groups: Math.ceil(head4 / (columns * SIDES)) };
 }

@@ -7,6 +7,8 @@ import { appendOnes } from "./append_ones.ts";
 import { applyGates } from "./apply_gates.ts";
 import { applyGatesBackward } from "./apply_gates_backward.ts";
 import { attention } from "./attention.ts";
+import { attentionBackwardKv, attentionBackwardQ } from "./attention_backward.ts";
+import { attentionRows } from "./attention_rows.ts";
 import { combineStates } from "./combine_states.ts";
 import { crossEntropy } from "./cross_entropy.ts";
 import { decayBackward } from "./decay_backward.ts";
@@ -130,6 +132,9 @@ export const kernels: readonly Kernel[] = [
   unpackLinear,
   shiftBackward,
   decayBackward,
+  attentionRows,
+  attentionBackwardQ,
+  attentionBackwardKv,
   modulateBackward,
   addRowsBackward,
   sumRows,
