@@ -7,13 +7,13 @@ import { ProgramCache } from "../runtime/program_cache.ts";
 import type { Tensor } from "../runtime/tensor.ts";
 import { type Adjacency, type HomGnnCall, type HomGnnConfig, HomGnn as InferenceModel } from "./gnn.ts";
 import {
-  blockWeights,
   checkGradient,
   type ModelProgram,
   ModelSteps,
   type ModelTrainingPass,
   modelGradients,
   type TrainedBlock,
+  trainedBlock,
 } from "./model_training.ts";
 import type { ModelWeights } from "./with_shapes.ts";
 
@@ -66,14 +66,20 @@ export class HomGnn extends InferenceModel {
       checkTensor(where, "x", x, this.gpu);
       prepared?.check(where, this.gpu, shape, prepared.blockTokens, 0);
       const { prefixes, blocks, output } = this.parts;
-      const trained = blocks.map((block, i) => ({ block, hom: prefixes[i] ?? "", ffw: prefixes[i] ?? "" }));
+      const trained = blocks.map((block, i) => trainedBlock(block, prefixes[i] ?? "", prefixes[i] ?? ""));
       const offsets = { x: planOffset(x), gradOut: planOffset(gradOutput) };
       const { [GRAD_X]: gradX, ...params } = modelGradients(where, {
         gpu: this.gpu,
         programs: this.#programs,
         key: [...Object.values(shape), ...Object.values(plan), ...Object.values(offsets)].join(),
-        plan: () => gnnSteps(this.gpu, this.config, trained, { shape, plan, offsets }),
-        inputs: { x, gradOut: gradOutput, ...blockWeights(trained), ...(output && { linear: output.weights }), ...prepared?.buffers },
+        plan: () => planGnnBackward(this.gpu, this.config, trained, { shape, plan, offsets }),
+        inputs: {
+          x,
+          gradOut: gradOutput,
+          ...Object.assign({}, ...trained.map(({ weights }) => weights)),
+          ...(output && { linear: output.weights }),
+          ...prepared?.buffers,
+        },
         uploads: copies,
         statuses: [x.status, gradOutput.status],
       });
@@ -89,9 +95,9 @@ export class HomGnn extends InferenceModel {
   }
 }
 
-/** The whole backward pass; x and the gradient of the output are where `offsets` says. */
-function gnnSteps(
-  { tuning, limits }: Gpu,
+/** The whole backward pass; x and the gradient of the output are where `offsets` says. @internal */
+export function planGnnBackward(
+  { tuning, limits }: Pick<Gpu, "tuning" | "limits">,
   { dim, classes }: HomGnnConfig,
   blocks: readonly TrainedBlock[],
   a: Pick<HomGnnCall, "shape"> & {
@@ -99,7 +105,7 @@ function gnnSteps(
     readonly offsets: { readonly x: number; readonly gradOut: number };
   },
 ): ModelSteps {
-  const scratchBudget = blocks[0]?.block.hom.config.scratchBudget ?? 0;
+  const scratchBudget = blocks[0]?.mixer.scratchBudget ?? 0;
   const steps = new ModelSteps({ tuning, limits, scratchBudget, dim });
   const { shape, offsets } = a;
   const call = { shape, mask: a.plan };

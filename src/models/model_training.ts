@@ -1,5 +1,6 @@
 import { rangeError } from "../checks.ts";
 import type { HomBlock } from "../layers/block.ts";
+import type { HomConfig } from "../layers/hom_config.ts";
 import type { MaskPlan } from "../layers/hom_plan.ts";
 import { planHom } from "../layers/hom_plan.ts";
 import { homTraining } from "../layers/hom_training.ts";
@@ -37,7 +38,8 @@ export interface DenseLayer {
 
 /** A residual block of a model, and what comes before its checkpoint keys. */
 export interface TrainedBlock {
-  readonly block: HomBlock;
+  readonly mixer: Readonly<Required<HomConfig>>;
+  readonly ffwExpand: number;
   /** Of the mixer's. */
   readonly hom: string;
   /** Of `ffw.1` and `ffw.3`. */
@@ -107,7 +109,7 @@ export class ModelSteps extends TrainingSteps {
       inner: { count: 1, width: inner },
       outer: { count: 1, width: outer },
       weight: { buffer: weight, offset: 0, size: outer * inner * 4 },
-      bias: hasBias ? { buffer: `${name}.bias`, offset: 0, size: outer * 4 } : { buffer: "unused", offset: 0, size: 16 },
+      bias: hasBias ? { buffer: `${name}.bias`, offset: 0, size: outer * 4 } : this.scratchSlot("unused", 16),
       hasBias,
       maxWorkgroups: this.maxWorkgroups,
     });
@@ -118,7 +120,7 @@ export class ModelSteps extends TrainingSteps {
   block(of: TrainedBlock, call: BlockCall, x: RowsIn, mid: RowsIn, y: RowsIn | undefined): void {
     const { tuning, limits } = this.sizes;
     const at = x.byteOffset ?? 0;
-    const hom = planHom(of.block.hom.config, tuning, limits, { ...call.shape, mask: call.mask, query: at, context: at, residual: at, out: 0 });
+    const hom = planHom(of.mixer, tuning, limits, { ...call.shape, mask: call.mask, query: at, context: at, residual: at, out: 0 });
     this.add(hom, { query: x.buffer, context: x.buffer, residual: x.buffer, out: mid.buffer, ...mixerNames(of) });
     if (y) this.feedForward(this.#feedForward(of, mid), y, mid, rowsOf(call));
   }
@@ -132,10 +134,11 @@ export class ModelSteps extends TrainingSteps {
     const rows = rowsOf(call);
     const part = this.#feedForward(of, mid);
     this.feedForwardBackward(part, gradY, gradMid, { rows, residual: gradMid.buffer === gradY.buffer ? undefined : gradY, accumulate: false });
-    const { dim, ffwExpand } = of.block.config;
+    const { ffwExpand } = of;
+    const { dim } = of.mixer;
     this.unpack({ name: `${of.ffw}ffw.1`, inner: dim, outer: ffwExpand * dim }, part.up.gradient);
     this.unpack({ name: `${of.ffw}ffw.3`, inner: ffwExpand * dim, outer: dim }, part.down.gradient);
-    const training = homTraining(of.block.hom.config, this.sizes);
+    const training = homTraining(of.mixer, this.sizes);
     for (const [name, bytes] of Object.entries(training.passing)) this.keep(name, bytes / 4);
     const keys = Object.entries(training.parameters).map(([key, shape]) => {
       this.gradients[`${of.hom}${key}`] = shape;
@@ -147,8 +150,7 @@ export class ModelSteps extends TrainingSteps {
     this.add(plan, { ...names, ...mixerNames(of), ...Object.fromEntries(keys) });
   }
 
-  #feedForward({ block, ffw }: TrainedBlock, x: RowsIn): FeedForward {
-    const { dim, ffwExpand } = block.config;
+  #feedForward({ mixer: { dim }, ffwExpand, ffw }: TrainedBlock, x: RowsIn): FeedForward {
     const up = this.matrix({ name: `${ffw}ffw.1`, inner: dim, outer: ffwExpand * dim }, "packed_up");
     const down = this.matrix({ name: `${ffw}ffw.3`, inner: ffwExpand * dim, outer: dim }, "packed_down");
     return { up, down, x };
@@ -159,15 +161,11 @@ const rowsOf = ({ shape }: BlockCall): number => shape.batch * shape.queryLength
 
 const mixerNames = ({ hom }: TrainedBlock) => ({ projections: `${hom}projections`, ag: `${hom}ag` });
 
-/** The packed weights of blocks, by the names of {@link ModelSteps}. */
-export function blockWeights(blocks: readonly TrainedBlock[]): Record<string, GPUBuffer> {
-  const all: Record<string, GPUBuffer> = {};
-  for (const { block, hom, ffw } of blocks) {
-    for (const [name, buffer] of Object.entries(block.hom.parts.buffers)) all[`${hom}${name}`] = buffer;
-    all[`${ffw}ffw.1`] = block.up.weights;
-    all[`${ffw}ffw.3`] = block.down.weights;
-  }
-  return all;
+/** A block, and its packed weights by the names of {@link ModelSteps}. */
+export function trainedBlock(block: HomBlock, hom: string, ffw: string): TrainedBlock & { readonly weights: Readonly<Record<string, GPUBuffer>> } {
+  const weights: Record<string, GPUBuffer> = { [`${ffw}ffw.1`]: block.up.weights, [`${ffw}ffw.3`]: block.down.weights };
+  for (const [name, buffer] of Object.entries(block.hom.parts.buffers)) weights[`${hom}${name}`] = buffer;
+  return { mixer: block.hom.config, ffwExpand: block.config.ffwExpand, hom, ffw, weights };
 }
 
 /** Dispatches with what the steps said of their buffers. */

@@ -10,13 +10,13 @@ import type { Tensor } from "../runtime/tensor.ts";
 import { KeptBuffers } from "./image_parts.ts";
 import { gridWeights } from "./interpolate.ts";
 import {
-  blockWeights,
   checkGradient,
   type ModelProgram,
   ModelSteps,
   type ModelTrainingPass,
   modelGradients,
   type TrainedBlock,
+  trainedBlock,
 } from "./model_training.ts";
 import { type HomVisionCall, type HomVisionConfig, type HomVisionForwardOptions, HomVision as InferenceModel } from "./vision.ts";
 import { planCls, planPatches, planPositions } from "./vision_steps.ts";
@@ -67,7 +67,7 @@ export class HomVision extends InferenceModel {
       checkTensor(where, "image", image, this.gpu);
       const { gpu, parts, config } = this;
       const { sizes, resolved } = call;
-      const blocks = parts.blocks.map((block, i) => ({ block, hom: `layers.${i}.hom.`, ffw: `layers.${i}.` }));
+      const blocks = parts.blocks.map((block, i) => trainedBlock(block, `layers.${i}.hom.`, `layers.${i}.`));
       const known = parts.position.length / config.dim;
       const [from, to] = [Math.sqrt(known), Math.sqrt(sizes.n)];
       const grid = known === sizes.n ? undefined : this.#grids.get(String(to), () => gpu.upload("hom.vision.grid", gridWeights(from, to, false)));
@@ -76,7 +76,7 @@ export class HomVision extends InferenceModel {
         gpu,
         programs: this.#programs,
         key: [...Object.values(sizes), resolved.key, ...Object.values(offsets)].join(),
-        plan: () => visionSteps(gpu, config, blocks, { ...call, offsets, known }),
+        plan: () => planVisionBackward(gpu, config, blocks, { ...call, offsets, known }),
         inputs: {
           image,
           gradOut: gradOutput,
@@ -85,7 +85,7 @@ export class HomVision extends InferenceModel {
           cls_token: parts.cls,
           positions: this.positions(where, sizes.n),
           grid,
-          ...blockWeights(blocks),
+          ...Object.assign({}, ...blocks.map(({ weights }) => weights)),
         },
         uploads: resolved.uploads,
         statuses: [image.status, gradOutput.status],
@@ -103,22 +103,28 @@ export class HomVision extends InferenceModel {
   }
 }
 
-interface VisionBackward extends HomVisionCall {
+interface VisionBackward extends Omit<HomVisionCall, "resolved" | "outShape"> {
+  readonly resolved: Pick<HomVisionCall["resolved"], "plan">;
   /** Where the image and the gradient of the logits are. */
   readonly offsets: { readonly image: number; readonly gradOut: number };
   /** Positions of the checkpoint. */
   readonly known: number;
 }
 
-/** The whole backward pass. */
-function visionSteps({ tuning, limits }: Gpu, config: HomVisionConfig, blocks: readonly TrainedBlock[], a: VisionBackward): ModelSteps {
+/** The whole backward pass. @internal */
+export function planVisionBackward(
+  { tuning, limits }: Pick<Gpu, "tuning" | "limits">,
+  config: Pick<HomVisionConfig, "classes">,
+  blocks: readonly TrainedBlock[],
+  a: VisionBackward,
+): ModelSteps {
   const { sizes, shape, resolved, read, known } = a;
   const { batch, height, width, n, channels, patch, dim } = sizes;
   const inner = channels * patch * patch;
   const tokens = n + 1;
   const rows = batch * tokens;
   const maxWorkgroups = limits.maxComputeWorkgroupsPerDimension;
-  const steps = new ModelSteps({ tuning, limits, scratchBudget: blocks[0]?.block.hom.config.scratchBudget ?? 0, dim });
+  const steps = new ModelSteps({ tuning, limits, scratchBudget: blocks[0]?.mixer.scratchBudget ?? 0, dim });
   const call = { shape, mask: resolved.plan };
   const xs = blocks.map((_, i) => steps.keepRows(`x${i}`, rows, dim)).concat(steps.keepRows(`x${blocks.length}`, rows, dim));
   const mids = blocks.map((_, i) => steps.keepRows(`mid${i}`, rows, dim));
