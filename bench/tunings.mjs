@@ -1,5 +1,5 @@
 // What the choices of src/runtime/tuning.ts and the size of a slab are worth on this adapter: the same layers with each of them, in interleaved rounds.
-//   npm run bench:tunings [-- --shapes A,C,E] [--rounds 7] [--mask causal] [--json FILE]
+//   npm run bench:tunings [-- --shapes A,C,E] [--rounds 7] [--mask causal] [--decode 256,768] [--json FILE]
 import { writeFile } from "node:fs/promises";
 import { parseArgs } from "node:util";
 import { HomLayer, Tensor } from "homm-webgpu";
@@ -14,6 +14,7 @@ const { values: options } = parseArgs({
     shapes: { type: "string", default: Object.keys(SHAPES).join() },
     rounds: { type: "string", default: "7" },
     mask: { type: "string", default: "none" },
+    decode: { type: "string", default: "256,768" },
     json: { type: "string" },
   },
 });
@@ -41,6 +42,27 @@ const VARIANTS = [
   ...[0, 128].map((dim) => ({ name: dim === 0 ? "select in two" : "select in one", tuning: { fusedSelectMaxDim: dim } })),
 ];
 
+/** @typedef {{ name: string, gpu: import("homm-webgpu").Gpu, run: (times: number) => Promise<number>, out: Tensor, times: number[] }} Run */
+
+/** Times runs in turn, in whole rounds, after their outputs have been compared. @param {string} id @param {Run[]} runs */
+async function measure(id, runs) {
+  const [first] = runs;
+  if (!first) throw new Error("nothing to run");
+  const expected = await first.out.read();
+  for (const { name, out } of runs) {
+    const error = relativeError(await out.read(), expected);
+    if (!(error < 1e-5)) throw new Error(`${name} differs by ${error} at ${id}`);
+  }
+  const repeats = Math.max(1, Math.round(ROUND_MS / (await first.run(1))));
+  for (let round = 0; round < rounds; round++) for (const { run, times } of runs) times.push((await run(repeats)) / repeats);
+  return runs.map(({ name, times, gpu }) => {
+    const { median, q1, q3 } = ratio(times, first.times);
+    report.push({ shape: id, mask: options.mask, name, times, ratio: { median, q1, q3 } });
+    gpu.destroy();
+    return `${short(median)} (${short(q1)}-${short(q3)})`;
+  });
+}
+
 /** @type {Record<string, unknown>[]} */
 const report = [];
 /** @type {string[][]} */
@@ -51,6 +73,7 @@ for (const id of options.shapes.split(",")) {
   const { batch, tokens, dim, order, orderExpand } = shape;
   const params = layerParams(SEEDS.params, shape);
   const values = normals(SEEDS.tokens, batch * tokens * dim);
+  /** @type {Run[]} */
   const runs = [];
   for (const { name, tuning, scratchBudget } of VARIANTS) {
     const gpu = await requestNodeGpu(tuning ? { tuning } : {});
@@ -65,23 +88,37 @@ for (const id of options.shapes.split(",")) {
       return performance.now() - start;
     };
     await run(1);
-    runs.push({ name, gpu, run, out, times: /** @type {number[]} */ ([]) });
+    runs.push({ name, gpu, run, out, times: [] });
   }
-  const [first] = runs;
-  if (!first) throw new Error("nothing to run");
-  const expected = await first.out.read();
-  for (const { name, out } of runs) {
-    const error = relativeError(await out.read(), expected);
-    if (!(error < 1e-5)) throw new Error(`${name} differs by ${error} at ${id}`);
-  }
-  const repeats = Math.max(1, Math.round(ROUND_MS / (await first.run(1))));
-  for (let round = 0; round < rounds; round++) for (const { run, times } of runs) times.push((await run(repeats)) / repeats);
-  for (const [i, { name, times, gpu }] of runs.entries()) {
-    const { median, q1, q3 } = ratio(times, first.times);
-    if (i > 0) table[i]?.push(`${short(median)} (${short(q1)}-${short(q3)})`);
-    report.push({ shape: id, mask: options.mask, name, times, ratio: { median, q1, q3 } });
-    gpu.destroy();
-  }
+  for (const [i, cell] of (await measure(id, runs)).entries()) if (i > 0) table[i]?.push(cell);
 }
 console.log(`\n${align(table)}`);
+
+const widths = options.decode.split(",").filter(Boolean).map(Number);
+const LANES = /** @type {const} */ ([1, 4, 16, 64]);
+/** @type {string[][]} */
+const decoding = [["a step / with 1 lane", ...widths.map((dim) => `D = ${dim}`)], ...LANES.slice(1).map((lanes) => [`${lanes} lanes`])];
+for (const dim of widths) {
+  const shape = { dim, order: 2, orderExpand: 2 };
+  const params = layerParams(SEEDS.params, shape);
+  /** @type {Run[]} */
+  const runs = [];
+  for (const decodeLanes of LANES) {
+    const gpu = await requestNodeGpu({ tuning: { decodeLanes } });
+    const layer = await HomLayer.create(gpu, shape, params);
+    const state = layer.createState();
+    const token = Tensor.from(gpu, normals(SEEDS.tokens, dim), [1, 1, dim]);
+    const out = Tensor.from(gpu, new Float32Array(dim), [1, 1, dim]);
+    const run = async (/** @type {number} */ times) => {
+      const start = performance.now();
+      for (let i = 0; i < times; i++) layer.step(state, token, { out });
+      await gpu.device.queue.onSubmittedWorkDone();
+      return performance.now() - start;
+    };
+    await run(1);
+    runs.push({ name: `${decodeLanes} lanes`, gpu, run, out, times: [] });
+  }
+  for (const [i, cell] of (await measure(`decode D=${dim}`, runs)).entries()) if (i > 0) decoding[i]?.push(cell);
+}
+if (widths.length > 0) console.log(`\n${align(decoding)}`);
 if (options.json) await writeFile(options.json, `${JSON.stringify({ node: process.version, rounds, report }, null, 1)}\n`);

@@ -118,24 +118,28 @@ describe("a layer with decayed moments", () => {
     }
   });
 
-  it("streams: any cut of the tokens into steps gives the output of one call, across copies and saved bytes", async () => {
-    using layer = await HomLayer.create(gpu, { ...shape, decay: true }, params);
-    for (const cuts of [[41], [1, 1, 39], [20, 21], [5, 1, 30, 5]]) {
-      let state = layer.createState({ batch });
-      let at = 0;
-      for (const count of cuts) {
-        using some = Tensor.from(gpu, rowsOf(x, at, count), [batch, count, shape.dim]);
-        using y = layer.step(state, some);
-        expectClose(await y.read(), rowsOf(expected, at, count), { relL2: LAYER_F32, what: `tokens from ${at}`, adapter });
-        at += count;
-        const copy = at % 2 === 0 ? state.clone() : HomState.load(gpu, await state.save(), { layer: { config: state.config } });
+  it.each([1, 4, 16, 64] as const)(
+    "streams: any cut into steps gives the output of one call, across copies and saved bytes; %i lanes",
+    async (decodeLanes) => {
+      const own = await requestGpu({ device, tuning: { decodeLanes } });
+      using layer = await HomLayer.create(own, { ...shape, decay: true }, params);
+      for (const cuts of [[41], [1, 1, 39], [20, 21], [5, 1, 30, 5]]) {
+        let state = layer.createState({ batch });
+        let at = 0;
+        for (const count of cuts) {
+          using some = Tensor.from(gpu, rowsOf(x, at, count), [batch, count, shape.dim]);
+          using y = layer.step(state, some);
+          expectClose(await y.read(), rowsOf(expected, at, count), { relL2: LAYER_F32, what: `tokens from ${at}`, adapter });
+          at += count;
+          const copy = at % 2 === 0 ? state.clone() : HomState.load(own, await state.save(), { layer: { config: state.config } });
+          state.destroy();
+          state = copy;
+        }
+        expect(state.count).toEqual([41, 41, 41]);
         state.destroy();
-        state = copy;
       }
-      expect(state.count).toEqual([41, 41, 41]);
-      state.destroy();
-    }
-  });
+    },
+  );
 
   it("starts anew after reset()", async () => {
     using layer = await HomLayer.create(gpu, { ...shape, decay: true }, params);

@@ -1,55 +1,21 @@
 import { describe, expect, it } from "vitest";
-import { decodeF16, encodeF16 } from "../../src/half.ts";
 import { HomLayer, type MaskSpec, requestGpu, Tensor } from "../../src/index.ts";
 import { HomStream, homReference } from "../../src/reference/index.ts";
 import { normals, randomParams } from "../reference/inputs.ts";
 import { expectClose } from "../support/compare.ts";
 import { getDevice } from "../support/gpu.ts";
+import { rounded, stored } from "../support/stored.ts";
 import { LAYER_F16, LAYER_F32, LAYER_I4, LAYER_I8 } from "../support/tolerances.ts";
 
 const gpu = await requestGpu({ device: await getDevice() });
 const adapter = gpu.info.description;
 
 const floats = (seed: number, length: number) => Float32Array.from(normals(seed, length));
-const rounded = (values: Float32Array) => decodeF16(encodeF16(values));
 
 type Params = Record<string, Float32Array>;
 
 function paramsOf(seed: number, shape: { dim: number; order: number; orderExpand: number }): Params {
   return Object.fromEntries(Object.entries(randomParams(seed, shape)).map(([key, values]) => [key, Float32Array.from(values)]));
-}
-
-type Shape = { dim: number; order: number; orderExpand: number };
-
-/** What is left of the weights after storing them: i8 and i4 keep biases whole, f16 rounds them. */
-function stored(params: Params, dtype: "f32" | "f16" | "i8" | "i4", { dim, orderExpand }: Shape): Params {
-  if (dtype === "f32") return params;
-  const width = orderExpand * dim;
-  return Object.fromEntries(
-    Object.entries(params).map(([key, values]) => {
-      if (dtype === "f16") return [key, rounded(values)];
-      if (key.endsWith("bias")) return [key, values];
-      const channels = params[key.replace("weight", "bias")]!.length;
-      const length = values.length / channels;
-      // The output projection's inputs are the orders' channels, each order padded to a multiple of 4.
-      const row = (i: number) => (key === "ag_proj.weight" ? Math.floor(i / width) * Math.ceil(width / 4) * 4 + (i % width) : i);
-      const group = (i: number) => (dtype === "i8" ? 0 : Math.floor(row(i) / 32));
-      const largest = new Map<string, number>();
-      const place = (index: number) => `${Math.floor(index / length)} ${group(index % length)}`;
-      values.forEach((value, index) => {
-        largest.set(place(index), Math.max(largest.get(place(index)) ?? 0, Math.abs(value)));
-      });
-      return [
-        key,
-        values.map((value, index) => {
-          const max = largest.get(place(index))!;
-          const step = dtype === "i8" ? max / 127 : rounded(Float32Array.of(max / 7))[0]!;
-          const most = dtype === "i8" ? 127 : 7;
-          return step === 0 ? 0 : Math.max(-most, Math.min(most, Math.round(value / step))) * step;
-        }),
-      ];
-    }),
-  );
 }
 
 const masks: { name: string; mask: MaskSpec | undefined }[] = [
