@@ -28,7 +28,8 @@ export default defineConfig({
         codeSplitting: {
           groups: [
             { name: "shaders", test: /\.wgsl/ },
-            { name: "ops", test: /src.ops/ },
+            { name: "ops", test: /\/src\/ops\// },
+            { name: "plans", test: /\/src\/\w+\/\w*plan\w*\.ts$/ },
           ],
         },
       },

@@ -18,7 +18,7 @@ import {
   LOAD_X,
   type Rows,
   rowBytes,
-  SPLIT_TILES,
+  SPLITS,
   STORE_Y,
   TILE,
   variantsOf,
@@ -26,24 +26,25 @@ import {
   xUniforms,
 } from "./op.ts";
 
+const SPLIT_TILES = ["1x4", "8x4"] as const;
 const WEIGHTS = ["f32", "f16", "i8", "i4"] as const;
 
 export const linear = defineKernel({
   name: "linear",
   source,
   uses: [TILE, LOAD_X, STORE_Y],
-  variants: [
-    ...variantsOf({
+  variants: variantsOf(
+    {
       w: WEIGHTS,
       x: ["vec4", "scalar", "half"],
       y: ["vec4", "scalar", "half"],
       activation: ["identity", "gelu", "silu"],
       tile: ["1x4", "8x4", "16x8", "16x8_quads"],
-    }),
+    },
     // What is decoded: a layer's output, and f32 rows in the models.
-    ...variantsOf({ w: WEIGHTS, x: ["vec4"], y: ["half"], activation: ["identity"], ...SPLIT_TILES }),
-    ...variantsOf({ w: WEIGHTS, x: ["vec4", "scalar"], y: ["vec4", "scalar"], activation: ["identity", "gelu", "silu"], ...SPLIT_TILES }),
-  ],
+    { w: WEIGHTS, x: ["vec4"], y: ["half"], activation: ["identity"], tile: SPLIT_TILES, split: SPLITS },
+    { w: WEIGHTS, x: ["vec4", "scalar"], y: ["vec4", "scalar"], activation: ["identity", "gelu", "silu"], tile: SPLIT_TILES, split: SPLITS },
+  ),
 });
 
 export interface LinearArguments {

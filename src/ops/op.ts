@@ -160,16 +160,20 @@ function bindingType(text: string): BindingType {
   return /^storage, ?read$/.test(text) ? "read-only-storage" : "storage";
 }
 
-/** Every combination of the given choices. */
+export type Choices = { readonly [K in keyof Variant]?: readonly Variant[K][] };
+
+/** Every combination of the given choices; of several sets, one set after the other. A spread in an op's own sets would keep the op on every page. */
 /* @__NO_SIDE_EFFECTS__ */
-export function variantsOf(choices: { readonly [K in keyof Variant]?: readonly Variant[K][] }): Variant[] {
-  let all: Variant[] = [{}];
-  for (const [key, values] of Object.entries(choices)) all = all.flatMap((v) => (values ?? []).map((value) => ({ ...v, [key]: value })));
-  return all;
+export function variantsOf(...sets: readonly Choices[]): Variant[] {
+  return sets.flatMap((choices) => {
+    let all: Variant[] = [{}];
+    for (const [key, values] of Object.entries(choices)) all = all.flatMap((v) => (values ?? []).map((value) => ({ ...v, [key]: value })));
+    return all;
+  });
 }
 
-/** Tiles that lanes can share. */
-export const SPLIT_TILES = { tile: ["1x4", "8x4"], split: [4, 16, 64] } as const satisfies Parameters<typeof variantsOf>[0];
+/** Lanes that can share a tile, which is 8x4 at most. */
+export const SPLITS = [4, 16, 64] as const;
 
 /** `invocations` spread over workgroups of WORKGROUP_SIZE, in two dimensions where one is not enough. */
 export function workgroupsFor(groups: number, maxPerDimension: number): [number, number, number] {

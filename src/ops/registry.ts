@@ -34,7 +34,7 @@ import { modulate } from "./modulate.ts";
 import { modulateBackward } from "./modulate_backward.ts";
 import { moments } from "./moments.ts";
 import { momentsBackward } from "./moments_backward.ts";
-import { SPLIT_TILES, variantsOf } from "./op.ts";
+import { type Choices, SPLITS, variantsOf } from "./op.ts";
 import { patchify } from "./patchify.ts";
 import { polynomialBackward } from "./polynomial_backward.ts";
 import { prefixMoments } from "./prefix_moments.ts";
@@ -61,8 +61,8 @@ import { updateState } from "./update_state.ts";
 import { weightGradient } from "./weight_gradient.ts";
 
 /** A kernel with the variants that the polynomial mixer asks for: kept apart, so that layers without it do not carry its shaders. */
-function andPom(kernel: Kernel, ...choices: Parameters<typeof variantsOf>[0][]): Kernel {
-  return { ...kernel, variants: [...kernel.variants, ...choices.flatMap(variantsOf)] };
+function andPom(kernel: Kernel, ...choices: Choices[]): Kernel {
+  return { ...kernel, variants: [...kernel.variants, ...variantsOf(...choices)] };
 }
 
 /** That of a kernel which the polynomial mixer alone has, and whose expansion its own file does not know. */
@@ -70,8 +70,9 @@ function ofPom(kernel: Kernel): Kernel {
   return { ...kernel, variants: [POLYNOMIAL, ROTARY].flatMap((expand) => kernel.variants.map((variant) => ({ ...variant, expand }))) };
 }
 
-const storages = { w: ["f32", "f16", "i8", "i4"], x: ["vec4", "scalar", "half"] } as const satisfies Parameters<typeof variantsOf>[0];
-const expansions = { ...storages, activation: ["leaky_clamp"], expand: [POLYNOMIAL, ROTARY] } as const satisfies Parameters<typeof variantsOf>[0];
+const splits = { tile: ["1x4", "8x4"], split: SPLITS } as const satisfies Choices;
+const storages = { w: ["f32", "f16", "i8", "i4"], x: ["vec4", "scalar", "half"] } as const satisfies Choices;
+const expansions = { ...storages, activation: ["leaky_clamp"], expand: [POLYNOMIAL, ROTARY] } as const satisfies Choices;
 const largest: readonly NonNullable<Variant["tile"]>[] = ["8x4", "16x8", "16x8_quads"];
 
 /** Every kernel, in the order of the forward pass, then those of streaming, of the baselines and of training; the compile test and the bench walk this list. */
@@ -90,14 +91,10 @@ export const kernels: readonly Kernel[] = [
   andPom(
     linear,
     { ...storages, y: ["vec4"], activation: ["hard_sigmoid"], tile: ["1x4", ...largest] },
-    { ...storages, y: ["vec4"], activation: ["hard_sigmoid"], ...SPLIT_TILES },
+    { ...storages, y: ["vec4"], activation: ["hard_sigmoid"], ...splits },
   ),
   shift,
-  andPom(
-    step,
-    { ...expansions, gate: ["hard_sigmoid", "none"], tile: ["1x4", "8x4"] },
-    { ...expansions, gate: ["hard_sigmoid", "none"], ...SPLIT_TILES },
-  ),
+  andPom(step, { ...expansions, gate: ["hard_sigmoid", "none"], tile: ["1x4", "8x4"] }, { ...expansions, gate: ["hard_sigmoid", "none"], ...splits }),
   updateState,
   stateTotals,
   combineStates,

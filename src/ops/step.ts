@@ -18,7 +18,6 @@ import {
   EXPAND,
   LOAD_X,
   type Rows,
-  SPLIT_TILES,
   STATE_LEVELS_FILE,
   TILE,
   variantsOf,
@@ -31,15 +30,14 @@ export const step = defineKernel({
   name: "step",
   source,
   uses: [EXPAND, TILE, LOAD_X, STATE_LEVELS_FILE, DECAY],
-  variants: [{ tile: ["1x4", "8x4"] } as const, SPLIT_TILES].flatMap((tiles) =>
-    variantsOf({
-      w: ["f32", "f16", "i8", "i4"],
-      x: ["vec4", "scalar", "half"],
-      activation: ["gelu", "tanh", "identity", "x_erf"],
-      gate: ["sigmoid"],
-      ...tiles,
-    }),
-  ),
+  variants: variantsOf({
+    w: ["f32", "f16", "i8", "i4"],
+    x: ["vec4", "scalar", "half"],
+    activation: ["gelu", "tanh", "identity", "x_erf"],
+    gate: ["sigmoid"],
+    tile: ["1x4", "8x4"],
+    split: [undefined, 4, 16, 64],
+  }),
 });
 
 export interface StepArguments extends Expansion {
