@@ -26,7 +26,6 @@ const KEPT_PROGRAMS = 8;
  * The HoM diffusion model of `homm-webgpu/models`, DiH and DiH++, with its gradients.
  *
  * @example
- * const model = await Dih.create(gpu, config, weights);
  * const { output, backward } = model.forwardForTraining(noisy, [10, 400], [0, 3]);
  * const { image, params } = backward(gradOutput);
  * console.log(await params["out_proj.weight"].read());

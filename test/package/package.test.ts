@@ -218,6 +218,13 @@ describe("on a page", () => {
     expect(code).not.toMatch(/AdamW|adamw|cross_entropy|token_emb|PomLayer|AttentionLayer/);
   });
 
+  it("models carry their gradients only where they are asked for", async () => {
+    const program = (entry: string) => `export { HomVision, HomGnn, Dih } from "homm-webgpu/${entry}";`;
+    const backward = (code: string) => kernelsIn(code).filter((name) => GRADIENT_KERNELS.includes(name));
+    expect(backward(await bundle(program("models")))).toEqual([]);
+    expect(backward(await bundle(program("train"))).sort()).toEqual([...GRADIENT_KERNELS].sort());
+  });
+
   it("what needs no GPU carries no shader", async () => {
     for (const program of [`export { parseSafetensors } from "homm-webgpu";`, `export { flops, matchFlops } from "homm-webgpu/baselines";`]) {
       const code = await bundle(program);
