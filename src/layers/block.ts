@@ -115,11 +115,11 @@ export class HomBlock {
   }
 
   /** @internal */
-  recordFeedForward(pass: GPUComputePassEncoder, x: BufferView, y: BufferView, rows: number): void {
+  recordFeedForward(pass: GPUComputePassEncoder, x: BufferView, y: BufferView, rows: number, decode = false): void {
     const bytes = rows * this.config.ffwExpand * this.config.dim * 4;
     const hidden = { buffer: this.gpu.scratch("hidden", bytes), byteOffset: 0 };
-    this.up.record(pass, { x, y: hidden, rows });
-    this.down.record(pass, { x: hidden, y, residual: x, rows });
+    this.up.record(pass, { x, y: hidden, rows, decode });
+    this.down.record(pass, { x: hidden, y, residual: x, rows, decode });
   }
 
   /** Frees the weights. Results already returned stay valid. */

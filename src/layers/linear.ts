@@ -20,6 +20,8 @@ export interface LinearRecord {
   readonly y: BufferView;
   readonly residual?: BufferView | undefined;
   readonly rows: number;
+  /** Rows of single tokens: `decodeLanes` of the tuning share their channels. */
+  readonly decode?: boolean;
 }
 
 const KEPT_PROGRAMS = 16;
@@ -63,14 +65,19 @@ export class LinearLayer {
 
   /** Compiles what `record` will use. */
   async prepare(): Promise<void> {
-    const steps = [1, TILES[this.#gpu.tuning.tile].rows].flatMap((rows) => [0, undefined].flatMap((residual) => this.#plan(rows, 0, 0, residual)));
+    const calls: readonly [number, boolean][] = [
+      [1, false],
+      [1, true],
+      [TILES[this.#gpu.tuning.tile].rows, false],
+    ];
+    const steps = calls.flatMap((call) => [0, undefined].flatMap((residual) => this.#plan(...call, 0, 0, residual)));
     await Promise.all(steps.map(({ kernel, variant }) => this.#gpu.prepare(kernel, variant)));
   }
 
-  record(pass: GPUComputePassEncoder, { x, y, residual, rows }: LinearRecord): void {
+  record(pass: GPUComputePassEncoder, { x, y, residual, rows, decode = false }: LinearRecord): void {
     const offsets = [planOffset(x), planOffset(y), residual && planOffset(residual)] as const;
-    const key = [rows, ...offsets].join();
-    const program = this.#programs.get(key, false, () => new Program(this.#gpu, this.#plan(rows, ...offsets), new Map()));
+    const key = [rows, decode, ...offsets].join();
+    const program = this.#programs.get(key, false, () => new Program(this.#gpu, this.#plan(rows, decode, ...offsets), new Map()));
     program.record(pass, { x, w: this.#weights, y, residual });
   }
 
@@ -80,7 +87,7 @@ export class LinearLayer {
   }
 
   /** As many dispatches as the device's bindings ask for. */
-  #plan(rows: number, x: number, y: number, residual: number | undefined): Step[] {
+  #plan(rows: number, decode: boolean, x: number, y: number, residual: number | undefined): Step[] {
     const { inner, outer, activation = "identity", weightDtype = "f32" } = this.#config;
     const { maxComputeWorkgroupsPerDimension, maxStorageBufferBindingSize } = this.#gpu.limits;
     const atOnce = Math.max(1, Math.min(rows, Math.floor((maxStorageBufferBindingSize - 256) / (Math.max(inner, outer) * 4))));
@@ -97,6 +104,7 @@ export class LinearLayer {
           residual: residual === undefined ? undefined : { buffer: "residual", byteOffset: residual, length: outer, stride: outer, ...view },
           activation,
           tile: this.#gpu.tuning.tile,
+          lanes: decode ? this.#gpu.tuning.decodeLanes : 1,
           maxWorkgroups: maxComputeWorkgroupsPerDimension,
         }),
       );

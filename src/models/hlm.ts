@@ -327,6 +327,7 @@ export class Hlm {
     const { dim } = this.config;
     const { batch, position } = state;
     const rows = batch * n;
+    const decode = n === 1;
     const encoder = gpu.device.createCommandEncoder({ label: "hom.hlm_step.encoder" });
     const { run, free } = this.#place(encoder, state, n, ids);
     const between = this.#scratch("between", rows, dim);
@@ -346,11 +347,12 @@ export class Hlm {
         pass = encoder.beginComputePass({ label: "hom.hlm_step.pass" });
         block.hom.stream.recordSlide(pass, own, { x: query, out: between, residual: x });
       }
-      block.recordFeedForward(pass, between, spare, rows);
+      block.recordFeedForward(pass, between, spare, rows, decode);
       [x, spare] = [spare, x];
     });
     for (const { row, rows: count, at } of outputs) {
-      this.#parts.output.record(pass, { x: { buffer: x.buffer, byteOffset: row * dim * 4 }, y: { buffer: logits, byteOffset: at }, rows: count });
+      const y = { buffer: logits, byteOffset: at };
+      this.#parts.output.record(pass, { x: { buffer: x.buffer, byteOffset: row * dim * 4 }, y, rows: count, decode });
     }
     decoder?.record(pass);
     pass.end();

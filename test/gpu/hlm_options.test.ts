@@ -9,6 +9,7 @@ import { MODEL_F32 } from "../support/tolerances.ts";
 import { randomTokens, randomWeights, tiny } from "../support/train.ts";
 
 const gpu = await requestGpu({ device: await getDevice() });
+const LANES = [1, 4, 16, 64] as const;
 const adapter = gpu.info.description;
 
 const OPTIONS: readonly [string, Partial<HlmConfig>][] = [
@@ -37,8 +38,8 @@ describe.each(OPTIONS)("a model with %s", (_name, options) => {
     expectClose(await logits.read(), expected, { relL2: MODEL_F32, what: "logits", adapter });
   });
 
-  it("gives them token by token and chunk by chunk, through copies and saved states", async () => {
-    using model = await Hlm.create(gpu, config, weights);
+  it.each(LANES)("gives them token by token and chunk by chunk, through copies and saved states: %i lanes", async (decodeLanes) => {
+    using model = await Hlm.create(await requestGpu({ device: gpu.device, tuning: { decodeLanes } }), config, weights);
     let state = model.createState({ batch });
     let at = 0;
     for (const count of [1, 1, 7, 1, 14]) {
@@ -57,8 +58,8 @@ describe.each(OPTIONS)("a model with %s", (_name, options) => {
     state.destroy();
   });
 
-  it("generates the twin's greedy tokens", async () => {
-    using model = await Hlm.create(gpu, config, weights);
+  it.each(LANES)("generates the twin's greedy tokens: %i lanes", async (decodeLanes) => {
+    using model = await Hlm.create(await requestGpu({ device: gpu.device, tuning: { decodeLanes } }), config, weights);
     const prompt = ids.slice(0, 5);
     const text = [...prompt];
     for (let i = 0; i < 12; i++) {
