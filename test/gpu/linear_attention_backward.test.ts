@@ -119,8 +119,8 @@ describe.each(FEATURE_MAPS)("the float64 twin, %s", { timeout: SLOW }, (featureM
   it.each([
     { dim: 12, heads: 2, features: 64 },
     { dim: 10, heads: 2, features: 90, bias: false },
-    // A normalised number is a sign, without a slope; few sines and cosines of a pair would leave denominators near 0.
-    featureMap === "rfa" ? { dim: 14, heads: 7, features: 130 } : { dim: 7, heads: 7, features: 34 },
+    // A normalised number is a sign, without a slope, and two may be so short that their direction has few digits. Few sines and cosines leave denominators near 0.
+    featureMap === "rfa" ? { dim: 42, heads: 7, features: 130 } : { dim: 7, heads: 7, features: 34 },
     { dim: 36, heads: 1, features: 18 },
   ])("awkward lengths, $heads heads over width $dim", async (sizes) => {
     const made = await make(gpu, featureMap, sizes);
