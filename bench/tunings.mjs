@@ -20,6 +20,12 @@ const { values: options } = parseArgs({
 });
 const rounds = Number(options.rounds);
 const MIB = 1 << 20;
+/** The layers of the targets, and two that are too short to keep an adapter busy by themselves. @type {Record<string, (typeof SHAPES)["A"]>} */
+const LAYERS = {
+  ...SHAPES,
+  S: { batch: 1, tokens: 128, dim: 128, order: 2, orderExpand: 2 },
+  T: { batch: 1, tokens: 256, dim: 128, order: 2, orderExpand: 2 },
+};
 /** A round of one variant runs the layer for about this long. */
 const ROUND_MS = 150;
 
@@ -37,6 +43,7 @@ const VARIANTS = [
   .../** @type {const} */ (["8x4", "16x8", "16x8_quads"])
     .filter((tile) => subgroups || tile !== "16x8_quads")
     .map((tile) => ({ name: tile, tuning: { tile } })),
+  ...[16, 64, 128].map((tokens) => ({ name: `blocks of ${tokens}`, tuning: { blockTokens: tokens, prefixBlockTokens: tokens } })),
   // A slab takes half of the budget at most.
   ...[4, 2, 1].map((mib) => ({ name: `slab ${mib} MiB`, scratchBudget: 2 * mib * MIB })),
   ...[0, 128].map((dim) => ({ name: dim === 0 ? "select in two" : "select in one", tuning: { fusedSelectMaxDim: dim } })),
@@ -68,8 +75,8 @@ const report = [];
 /** @type {string[][]} */
 const table = [["time / as tuned", ...options.shapes.split(",")], ...VARIANTS.slice(1).map(({ name }) => [name])];
 for (const id of options.shapes.split(",")) {
-  const shape = SHAPES[/** @type {keyof typeof SHAPES} */ (id)];
-  if (!shape) throw new Error(`no shape ${id}: choose from ${Object.keys(SHAPES)}`);
+  const shape = LAYERS[id];
+  if (!shape) throw new Error(`no shape ${id}: choose from ${Object.keys(LAYERS)}`);
   const { batch, tokens, dim, order, orderExpand } = shape;
   const params = layerParams(SEEDS.params, shape);
   const values = normals(SEEDS.tokens, batch * tokens * dim);

@@ -23,16 +23,16 @@ export interface AdapterDescription {
 }
 
 /**
- * `16x8_quads` against `16x8`, whole layers: 0.83-0.91 of the time on SwiftShader, 0.4-0.6 on lavapipe; against `8x4` 1.6-1.8 times as fast on both.
+ * Whole layers (`npm run bench:tunings`): `16x8_quads` takes 0.72-0.87 of the time of `16x8` on SwiftShader and 0.52-0.60 on lavapipe, 0.53-0.58 and
+ * 0.62-0.70 of that of `8x4`; the one-dispatch selection makes a layer take 1.0-1.7 and 1.3-1.7 times as long. On GPUs, where the gated rows' trip
+ * through memory is what costs, it is expected to win at small widths; that half is an expectation, not a measurement.
  *
- * Software adapters pay for every load and barrier: the one-dispatch selection took 1.0-1.6 times the two-dispatch form on SwiftShader and
- * 1.2-2.2 times on lavapipe, at any width. On GPUs, where the gated rows' trip through memory is what costs, it is expected to win at
- * small widths; that half is an expectation, not a measurement.
+ * Blocks are short, so that a few hundred tokens keep an adapter busy, and at least as long as a tile: what they cost is a row of memory each.
  *
  * `decodeLanes`: a token alone has too few channels to fill a GPU, so 16 lanes are expected to win there, unmeasured; software adapters lose by the barriers.
  */
-const software: Tuning = { tile: "16x8", blockTokens: 128, prefixBlockTokens: 64, fusedSelectMaxDim: 0, decodeLanes: 1 };
-const gpu: Tuning = { tile: "8x4", blockTokens: 64, prefixBlockTokens: 32, fusedSelectMaxDim: 128, decodeLanes: 16 };
+const software: Tuning = { tile: "16x8", blockTokens: 32, prefixBlockTokens: 32, fusedSelectMaxDim: 0, decodeLanes: 1 };
+const gpu: Tuning = { tile: "8x4", blockTokens: 16, prefixBlockTokens: 16, fusedSelectMaxDim: 128, decodeLanes: 16 };
 
 /** A tuning for this adapter with the caller's choices in it, for example what `tune` found earlier. @throws TypeError, RangeError */
 export function checkedTuning(where: string, adapter: AdapterDescription, features: ReadonlySet<string>, choices: Partial<Tuning> = {}): Tuning {
