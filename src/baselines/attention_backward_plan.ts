@@ -1,5 +1,5 @@
 import { MAX_INNER_STEPS } from "../layers/planner.ts";
-import { ATTENTION_TILE, attentionStatsBytes, attentionTileSteps, planAttentionKernel } from "../ops/attention.ts";
+import { ATTENTION_TILE, attentionColumnGroups, attentionStatsBytes, attentionTileSteps, planAttentionKernel } from "../ops/attention.ts";
 import { attentionBackwardTileSteps, planAttentionBackwardKv, planAttentionBackwardQ } from "../ops/attention_backward.ts";
 import { attentionRowBytes, planAttentionRows } from "../ops/attention_rows.ts";
 import type { GpuLimits } from "../runtime/gpu.ts";
@@ -104,7 +104,19 @@ class AttentionBackwardPlanner extends ProjectionBackwardPlanner {
         }),
       );
     });
-    this.steps.push(planAttentionRows({ y: mixed, gradients, stats, rows, heads, head4, queries: count, maxWorkgroups }));
+    this.steps.push(
+      planAttentionRows({
+        y: mixed,
+        gradients,
+        stats,
+        columnGroups: attentionColumnGroups(head4),
+        rows,
+        heads,
+        head4,
+        queries: count,
+        maxWorkgroups,
+      }),
+    );
     this.outputGradients(stretch, mixed);
     seen.forEach((keys, i) => {
       const kv = this.keysAndValues(keys);

@@ -1,9 +1,6 @@
 import source from "../../shaders/attention.wgsl?raw";
-import fourRows from "../../shaders/shared/four_rows.wgsl?raw";
 import { type Slot, type Step, WORKGROUP_SIZE } from "../runtime/kernel.ts";
-import { defineKernel, type SharedFiles, variantsOf, workgroupsFor } from "./op.ts";
-
-export const FOUR_ROWS: SharedFiles = () => [fourRows];
+import { defineKernel, FOUR_ROWS, variantsOf, workgroupsFor } from "./op.ts";
 
 /** 8 queries by 4 columns would be 128 sums in registers: lavapipe compiles that for more than half a minute. */
 const VARIANTS = variantsOf({ queryRows: [4], headColumns: [1, 2, 4] }, { queryRows: [8], headColumns: [1, 2] });
@@ -40,14 +37,19 @@ export interface AttentionKernelArguments {
 }
 
 /** Columns of 4 outputs of a lane, and how many groups of lanes it takes to cover a head. */
-export function headColumns(head4: number): { headColumns: 1 | 2 | 4; groups: number } {
+function headColumns(head4: number): { headColumns: 1 | 2 | 4; groups: number } {
   const columns = head4 <= SIDES ? 1 : head4 <= 2 * SIDES ? 2 : 4;
   return { headColumns: columns, groups: Math.ceil(head4 / (columns * SIDES)) };
 }
 
+/** Groups of columns that keep a largest score and a sum each, all the same. */
+export function attentionColumnGroups(head4: number): number {
+  return headColumns(head4).groups;
+}
+
 /** Bytes of stats for a query. */
 export function attentionStatsBytes(heads: number, head4: number): number {
-  return heads * headColumns(head4).groups * 8;
+  return heads * attentionColumnGroups(head4) * 8;
 }
 
 /** Inner steps of an invocation for each tile of keys. */

@@ -1,8 +1,7 @@
 import keysSource from "../../shaders/attention_backward_kv.wgsl?raw";
 import queriesSource from "../../shaders/attention_backward_q.wgsl?raw";
 import { type Kernel, type Slot, type Step, WORKGROUP_SIZE } from "../runtime/kernel.ts";
-import { FOUR_ROWS } from "./attention.ts";
-import { defineKernel, variantsOf, workgroupsFor } from "./op.ts";
+import { defineKernel, FOUR_ROWS, variantsOf, workgroupsFor } from "./op.ts";
 
 const uses = [FOUR_ROWS];
 const variants = variantsOf({ queryRows: [4], headColumns: [1, 2] });

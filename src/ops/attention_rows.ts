@@ -1,6 +1,5 @@
 import source from "../../shaders/attention_rows.wgsl?raw";
 import { type Slot, type Step, WORKGROUP_SIZE } from "../runtime/kernel.ts";
-import { headColumns } from "./attention.ts";
 import { defineKernel, workgroupsFor } from "./op.ts";
 
 export const attentionRows = defineKernel({ name: "attention_rows", source });
@@ -14,8 +13,9 @@ export interface AttentionRowsArguments {
   /** What attention gave, and its gradient: `[queries, H·d]`. */
   readonly y: Slot;
   readonly gradients: Slot;
-  /** As `attention` leaves it after the last slab of keys. */
+  /** As `attention` leaves it after the last slab of keys, of so many groups of columns. */
   readonly stats: Slot;
+  readonly columnGroups: number;
   /** `[queries, H, 3]` */
   readonly rows: Slot;
   readonly heads: number;
@@ -31,7 +31,7 @@ export function planAttentionRows(a: AttentionRowsArguments): Step {
   return {
     kernel: attentionRows,
     variant: {},
-    uniforms: { heads, head4, column_groups: headColumns(head4).groups, queries },
+    uniforms: { heads, head4, column_groups: a.columnGroups, queries },
     slots: { y: a.y, gradients: a.gradients, stats: a.stats, rows: a.rows },
     workgroups: workgroupsFor(Math.ceil((queries * heads) / WORKGROUP_SIZE), a.maxWorkgroups),
     bytesRead: a.y.size + a.gradients.size + a.stats.size,

@@ -3,6 +3,7 @@ import activations from "../../shaders/shared/activations.wgsl?raw";
 import decay from "../../shaders/shared/decay.wgsl?raw";
 import eightRows from "../../shaders/shared/eight_rows.wgsl?raw";
 import expandProducts from "../../shaders/shared/expand_products.wgsl?raw";
+import fourRows from "../../shaders/shared/four_rows.wgsl?raw";
 import gateOf from "../../shaders/shared/gate_of.wgsl?raw";
 
 import lane from "../../shaders/shared/lane.wgsl?raw";
@@ -89,6 +90,7 @@ export const SEARCH_TABLE: SharedFiles = () => [searchTable];
 export const TOKEN_RANGE: SharedFiles = () => [tokenRange];
 export const DECAY: SharedFiles = () => [decay];
 export const STATE_LEVELS_FILE: SharedFiles = () => [stateLevels];
+export const FOUR_ROWS: SharedFiles = () => [fourRows];
 export const EIGHT_ROWS: SharedFiles = () => [eightRows];
 export const WORKGROUP_SUM: SharedFiles = () => [workgroupSum];
 export const STATUS: SharedFiles = () => [status];
