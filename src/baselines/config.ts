@@ -1,7 +1,7 @@
 import { checkInteger, checkObject, checkOneOf, describe, rangeError, raw, typeError } from "../checks.ts";
 import { WeightsError } from "../errors.ts";
 import { weightBytes } from "../ops/op.ts";
-import { FEATURE_MAPS, type FeatureMap } from "../ops/random_features.ts";
+import { FEATURE_MAPS, type FeatureMap } from "../ops/types.ts";
 import type { Gpu } from "../runtime/gpu.ts";
 import { vectorsOf } from "./feature_weights.ts";
 

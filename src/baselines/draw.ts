@@ -1,5 +1,5 @@
 import { checkInteger, checkObject, checkOneOf, rangeError } from "../checks.ts";
-import { FEATURE_MAPS } from "../ops/random_features.ts";
+import { FEATURE_MAPS } from "../ops/types.ts";
 import type { LinearAttentionConfig } from "./config.ts";
 import { vectorsOf } from "./feature_weights.ts";
 

@@ -1,4 +1,4 @@
-import { type FeatureMap, features4Of } from "../ops/random_features.ts";
+import { type FeatureMap, features4Of } from "../ops/types.ts";
 
 /** Random vectors of a linear attention as a checkpoint holds them; `omega` for favor and rfa, the others for Maclaurin features. */
 export interface FeatureArrays {

@@ -1,5 +1,5 @@
 /** What a moment layer is compared with: softmax attention, linear attention with random features, and what each costs. */
-export type { FeatureMap } from "../ops/random_features.ts";
+export type { FeatureMap } from "../ops/types.ts";
 export { AttentionLayer } from "./attention.ts";
 export type { AttentionConfig, BaselineParams, LinearAttentionConfig } from "./config.ts";
 export { type DrawOptions, drawFeatures } from "./draw.ts";

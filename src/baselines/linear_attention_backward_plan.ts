@@ -4,11 +4,12 @@ import { type FeatureProductsArguments, planFeatureProducts } from "../ops/featu
 import { planFeatureScores } from "../ops/feature_scores.ts";
 import { featureStateStride4, planFeatureSums } from "../ops/feature_sums.ts";
 import { planMergeMoments } from "../ops/merge_moments.ts";
-import { type FeatureVectors, features4Of, planRandomFeatures } from "../ops/random_features.ts";
+import { planRandomFeatures } from "../ops/random_features.ts";
 import { factorBytes, hasLength, planRandomFeaturesBackward } from "../ops/random_features_backward.ts";
 import { planRandomVectorsBackward } from "../ops/random_vectors_backward.ts";
 import { planScanGradients } from "../ops/scan_gradients.ts";
 import { planScanMoments } from "../ops/scan_moments.ts";
+import { type FeatureVectors, features4Of } from "../ops/types.ts";
 import type { GpuLimits } from "../runtime/gpu.ts";
 import { BIND_ALIGNMENT, type Slot } from "../runtime/kernel.ts";
 import type { Tuning } from "../runtime/tuning.ts";

@@ -1,11 +1,7 @@
 import source from "../../shaders/random_features.wgsl?raw";
-import { type Slot, type Step, type Variant, WORKGROUP_SIZE } from "../runtime/kernel.ts";
+import { type Slot, type Step, WORKGROUP_SIZE } from "../runtime/kernel.ts";
 import { defineKernel, EIGHT_ROWS, variantsOf, workgroupsFor } from "./op.ts";
-
-/** What the random features of linear attention estimate; see {@link LinearAttentionConfig}. */
-export type FeatureMap = NonNullable<Variant["featureMap"]>;
-
-export const FEATURE_MAPS: readonly FeatureMap[] = ["favor", "rfa", "maclaurin_exp", "maclaurin_gaussian"];
+import { FEATURE_MAPS, type FeatureMap, type FeatureVectors, features4Of } from "./types.ts";
 
 export const randomFeatures = defineKernel({
   name: "random_features",
@@ -13,15 +9,6 @@ export const randomFeatures = defineKernel({
   uses: [EIGHT_ROWS],
   variants: variantsOf({ featureMap: FEATURE_MAPS }),
 });
-
-/** Random vectors as the kernel reads them. */
-export interface FeatureVectors {
-  readonly w: Slot;
-  readonly counts: Slot;
-  /** Per head. */
-  readonly vectors: number;
-  readonly levels: number;
-}
 
 export interface RandomFeaturesArguments {
   readonly featureMap: FeatureMap;
@@ -35,11 +22,6 @@ export interface RandomFeaturesArguments {
   readonly headDim: number;
   readonly asQuery: boolean;
   readonly maxWorkgroups: number;
-}
-
-/** vec4s of a row of features of one head. */
-export function features4Of(featureMap: FeatureMap, vectors: number): number {
-  return Math.ceil(vectors / 4) * (featureMap === "rfa" ? 2 : 1);
 }
 
 /** φ of rows of queries or keys; one dispatch. */

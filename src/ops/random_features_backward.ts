@@ -1,7 +1,7 @@
 import source from "../../shaders/random_features_backward.wgsl?raw";
 import { type Slot, type Step, WORKGROUP_SIZE } from "../runtime/kernel.ts";
 import { defineKernel, EIGHT_ROWS, variantsOf, workgroupsFor } from "./op.ts";
-import { FEATURE_MAPS, type FeatureMap, type FeatureVectors, features4Of } from "./random_features.ts";
+import { FEATURE_MAPS, type FeatureMap, type FeatureVectors, features4Of } from "./types.ts";
 
 export const randomFeaturesBackward = defineKernel({
   name: "random_features_backward",

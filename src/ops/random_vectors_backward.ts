@@ -1,7 +1,7 @@
 import source from "../../shaders/random_vectors_backward.wgsl?raw";
 import { type Slot, type Step, WORKGROUP_SIZE } from "../runtime/kernel.ts";
 import { defineKernel, EIGHT_ROWS, workgroupsFor } from "./op.ts";
-import type { FeatureVectors } from "./random_features.ts";
+import type { FeatureVectors } from "./types.ts";
 
 export const randomVectorsBackward = defineKernel({ name: "random_vectors_backward", source, uses: [EIGHT_ROWS] });
 

@@ -1,4 +1,4 @@
-import type { Expand, Slot } from "../runtime/kernel.ts";
+import type { Expand, Slot, Variant } from "../runtime/kernel.ts";
 
 /** `gelu` is the exact erf form; `x_erf` is x·erf(x). */
 export type Activation = "gelu" | "tanh" | "identity" | "x_erf";
@@ -132,4 +132,23 @@ export interface GradientSource {
     /** 0: none, 1: padding, 2: lengths. */
     readonly weighting: number;
   };
+}
+
+/** What the random features of linear attention estimate; see {@link LinearAttentionConfig}. */
+export type FeatureMap = NonNullable<Variant["featureMap"]>;
+
+export const FEATURE_MAPS: readonly FeatureMap[] = ["favor", "rfa", "maclaurin_exp", "maclaurin_gaussian"];
+
+/** Random vectors as random_features.wgsl reads them. */
+export interface FeatureVectors {
+  readonly w: Slot;
+  readonly counts: Slot;
+  /** Per head. */
+  readonly vectors: number;
+  readonly levels: number;
+}
+
+/** vec4s of a row of features of one head. */
+export function features4Of(featureMap: FeatureMap, vectors: number): number {
+  return Math.ceil(vectors / 4) * (featureMap === "rfa" ? 2 : 1);
 }

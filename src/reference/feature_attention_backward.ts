@@ -4,7 +4,7 @@ import { DENOMINATOR_MIN, guard } from "./linear_attention.ts";
 
 /**
  * Through the quotient y = Σ_s a_s v_s / n, n = Σ_s a_s, of linear attention: `products` [rows, H, d + 1] are the sum and n, `gradY` [rows, H·d]. Returns y
- * [rows, H·d] and `shares` [rows, H, d + 1]: g = dy / n and h = -dy·y / n, of which da_s = g·v_s + h. Both are 0 where n is nearer to 0 than DENOMINATOR_MIN.
+ * [rows, H·d] and `shares` [rows, H, d + 1] of g = dy / n and h = -dy·y / n: with them da_s = g·v_s + h. Both are 0 where n is nearer to 0 than DENOMINATOR_MIN.
  */
 export function featureAttentionBackward(
   products: ArrayLike<number>,

@@ -6,9 +6,10 @@ import { planFeatureAttentionBackward } from "../../src/ops/feature_attention_ba
 import { planFeatureProducts } from "../../src/ops/feature_products.ts";
 import { planFeatureScores } from "../../src/ops/feature_scores.ts";
 import { featureStateStride4 } from "../../src/ops/feature_sums.ts";
-import { FEATURE_MAPS, planRandomFeatures } from "../../src/ops/random_features.ts";
+import { planRandomFeatures } from "../../src/ops/random_features.ts";
 import { factorBytes, hasLength, planRandomFeaturesBackward } from "../../src/ops/random_features_backward.ts";
 import { planRandomVectorsBackward } from "../../src/ops/random_vectors_backward.ts";
+import { FEATURE_MAPS } from "../../src/ops/types.ts";
 import { appendOnes } from "../../src/reference/append_ones.ts";
 import { featureAttentionBackward } from "../../src/reference/feature_attention_backward.ts";
 import { featureProducts } from "../../src/reference/feature_products.ts";
