@@ -16,10 +16,16 @@ const watch = instrument(device);
 afterAll(() => watch.restore());
 const TILE = { tile: "8x4" } as const;
 const gpus: Gpu[] = [
-  await requestGpu({ device, tuning: { ...TILE, blockTokens: 8, prefixBlockTokens: 8, fusedSelectMaxDim: 0 } }),
-  await requestGpu({ device, tuning: { ...TILE, blockTokens: 64, prefixBlockTokens: 32, fusedSelectMaxDim: 256 } }),
+  await requestGpu({ device, tuning: { ...TILE, blockTokens: 8, prefixBlockTokens: 8, fusedSelectMaxDim: 0, decodeLanes: 1 } }),
+  await requestGpu({ device, tuning: { ...TILE, blockTokens: 64, prefixBlockTokens: 32, fusedSelectMaxDim: 256, decodeLanes: 16 } }),
 ];
 const gpu = gpus[0]!;
+const LANES = [1, 4, 16, 64] as const;
+const tuned = new Map(
+  await Promise.all(
+    LANES.map(async (decodeLanes) => [decodeLanes as number, await requestGpu({ device, tuning: { ...gpu.tuning, decodeLanes } })] as const),
+  ),
+);
 const adapter = gpu.info.description;
 
 const SHAPES: readonly PomLayerShape[] = [
@@ -149,12 +155,12 @@ describe.each(cases)("a state, $name", ({ shape }) => {
     layer.append(state, tokens, { positions: all?.subarray(from * axes, to * axes) });
   };
 
-  it("steps, one at a time and in chunks, are the causal layer", async () => {
-    using layer = await makeLayer(shape);
+  it.each(LANES)("steps, one at a time and in chunks, are the causal layer: %i lanes", async (lanes) => {
+    using layer = await makeLayer(shape, tuned.get(lanes));
     using input = Tensor.from(gpu, x, [batch, length, dim]);
     using causal = layer.forward(input, { mask: "causal", positions: all });
     const expected = await causal.read();
-    for (const chunk of [1, 5, length]) {
+    for (const chunk of lanes === 1 ? [1, 5, length] : [1]) {
       using state = layer.createState({ batch });
       for (let from = 0; from < length; from += chunk) {
         const to = Math.min(from + chunk, length);
@@ -217,10 +223,11 @@ describe.each(cases)("a state, $name", ({ shape }) => {
 });
 
 describe("windows", () => {
-  it.each(cases.filter(({ shape }) => shape.rotary === "none"))("$name remembers the last tokens only", async ({ shape }) => {
+  const windows = cases.filter(({ shape }) => shape.rotary === "none").flatMap((c) => LANES.map((lanes) => ({ ...c, lanes })));
+  it.each(windows)("$name remembers the last tokens only: $lanes lanes", async ({ shape, lanes }) => {
     const { dim } = shape;
     const [batch, window, length] = [2, 3, 9];
-    using layer = await makeLayer(shape);
+    using layer = await makeLayer(shape, tuned.get(lanes));
     using state = layer.createState({ batch, window });
     const x = normals32(8, batch * length * dim);
     for (let t = 0; t < length; t++) {

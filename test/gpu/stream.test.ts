@@ -9,15 +9,22 @@ import { LAYER_F32, STREAM_F32 } from "../support/tolerances.ts";
 
 const gpu = await requestGpu({ device: await getDevice() });
 const adapter = gpu.info.description;
+/** The same with other numbers of lanes for decoding. */
+const LANES = [1, 4, 16, 64] as const;
+const tuned = new Map(
+  await Promise.all(
+    LANES.map(async (decodeLanes) => [decodeLanes as number, await requestGpu({ device: gpu.device, tuning: { decodeLanes } })] as const),
+  ),
+);
 
 function floats(seed: number, length: number): Float32Array {
   return Float32Array.from(normals(seed, length));
 }
 
-async function makeLayer(seed: number, config: { dim: number; order: number; orderExpand: number; activation?: Activation }) {
+async function makeLayer(seed: number, config: { dim: number; order: number; orderExpand: number; activation?: Activation }, lanes = 1) {
   const { activation = "gelu", ...shape } = config;
   const params = Object.fromEntries(Object.entries(randomParams(seed, shape)).map(([key, values]) => [key, Float32Array.from(values)]));
-  const layer = await HomLayer.create(gpu, { ...shape, activation }, params);
+  const layer = await HomLayer.create(tuned.get(lanes)!, { ...shape, activation }, params);
   const reference = { shape: { ...shape, activation }, params: params as unknown as ReturnType<typeof randomParams> };
   return { layer, ...reference };
 }
@@ -46,10 +53,10 @@ async function stepThrough(layer: HomLayer, state: HomState, x: Float32Array, ba
 
 describe("golden streams, token by token and in chunks", async () => {
   const cases = (await goldenCases("hom_stream")).map((entry) => ({ name: entry.name, entry }));
-  it.each(cases)("$name", async ({ entry }) => {
+  it.each(cases.flatMap((c) => LANES.map((lanes) => ({ ...c, lanes }))))("$name, $lanes lanes", async ({ entry, lanes }) => {
     const { shape, params, args, expected } = homGolden(await loadGolden(entry));
     const { dim, order, orderExpand } = shape;
-    using layer = await HomLayer.create(gpu, { dim, order, orderExpand }, params);
+    using layer = await HomLayer.create(tuned.get(lanes)!, { dim, order, orderExpand }, params);
     for (const chunk of [1, 3, 40]) {
       using state = layer.createState();
       const y = await stepThrough(layer, state, args.query, 1, args.queryLength, () => chunk);
@@ -61,14 +68,18 @@ describe("golden streams, token by token and in chunks", async () => {
 
 describe("stepwise equals the causal forward", () => {
   const activations: Activation[] = ["gelu", "tanh", "identity", "x_erf"];
-  const cases = Array.from({ length: 8 * activations.length }, (_, i) => ({
+  const cases = Array.from({ length: 8 * activations.length * LANES.length }, (_, i) => ({
+    lanes: LANES[Math.floor(i / 8 / activations.length)] ?? 1,
+    i: i % (8 * activations.length),
+  })).map(({ lanes, i }) => ({
+    lanes,
     order: 1 + Math.floor(i / activations.length),
     activation: activations[i % activations.length] ?? "gelu",
     dim: [8, 5, 12, 33, 1][i % 5] ?? 8,
     batch: [1, 2, 64, 9][(i >> 2) % 4] ?? 1,
   }));
-  it.each(cases)("order $order, $activation, dim $dim, batch $batch", async ({ order, activation, dim, batch }) => {
-    const { layer, shape, params } = await makeLayer(order, { dim, order, orderExpand: 2, activation });
+  it.each(cases)("order $order, $activation, dim $dim, batch $batch, $lanes lanes", async ({ order, activation, dim, batch, lanes }) => {
+    const { layer, shape, params } = await makeLayer(order, { dim, order, orderExpand: 2, activation }, lanes);
     using _ = layer;
     const length = 23;
     const x = floats(100 + order, batch * length * dim);
@@ -222,9 +233,9 @@ describe("a state", async () => {
   });
 });
 
-describe("a window", async () => {
+describe.each(LANES)("a window, %i lanes", async (lanes) => {
   const dim = 8;
-  const { layer, shape, params } = await makeLayer(10, { dim, order: 2, orderExpand: 2 });
+  const { layer, shape, params } = await makeLayer(10, { dim, order: 2, orderExpand: 2 }, lanes);
 
   it.each([
     { window: 1, batch: 1 },
@@ -246,7 +257,7 @@ describe("a window", async () => {
     expect(state.count).toEqual(new Array(batch).fill(window));
     expect(state.bytes).toBe(bytes);
 
-    using loaded = HomState.load(gpu, await state.save());
+    using loaded = HomState.load(layer.gpu, await state.save());
     using next = Tensor.from(gpu, floats(12, batch * dim), [batch, 1, dim]);
     using a = layer.step(state, next);
     using b = layer.step(loaded, next);

@@ -14,7 +14,9 @@ describe("tune", () => {
     const tuning = JSON.parse(JSON.stringify(found));
     const tuned = await requestGpu({ device: gpu.device, tuning });
     expect(tuned.tuning).toEqual(found);
-    expect({ ...found, tile: gpu.tuning.tile, fusedSelectMaxDim: gpu.tuning.fusedSelectMaxDim }).toEqual(gpu.tuning);
+    expect({ ...found, tile: gpu.tuning.tile, fusedSelectMaxDim: gpu.tuning.fusedSelectMaxDim, decodeLanes: gpu.tuning.decodeLanes }).toEqual(
+      gpu.tuning,
+    );
     const shape = { dim: 20, order: 2, orderExpand: 2 };
     const params = Object.fromEntries(Object.entries(randomParams(1, shape)).map(([key, values]) => [key, Float32Array.from(values)]));
     using layer = await HomLayer.create(tuned, shape, params);
@@ -56,6 +58,7 @@ describe("tune", () => {
       { blockTokens: 4 },
       { prefixBlockTokens: 4096 },
       { fusedSelectMaxDim: -1 },
+      { decodeLanes: 8 },
       { tiles: 1 },
     ]) {
       await expect(requestGpu({ device: gpu.device, tuning: tuning as never })).rejects.toThrow(/requestGpu: (the unknown key|tuning)/);
