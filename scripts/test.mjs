@@ -25,6 +25,7 @@ const stages = [
   { name: "dawn", project: "dawn", needs: "adapter" },
   { name: "chromium", project: "chromium", needs: "browser" },
   { name: "build", command: ["vite/bin/vite.js", "build"] },
+  { name: "minimal", command: ["vite/bin/vite.js", "build", "--mode", "minimal"] },
   { name: "declarations", command: ["typescript/bin/tsc", "-p", "tsconfig.build.json"] },
   { name: "built-types", project: "types" },
   { name: "docs", command: ["../scripts/docs.mjs"] },

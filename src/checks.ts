@@ -51,3 +51,13 @@ export function checkObject(where: string, argument: string, value: unknown, kno
   }
   return value as Record<string, unknown>;
 }
+
+declare const HOMM_MINIMAL: boolean | undefined;
+
+/** False in the build of `homm-webgpu/minimal`. A constant of the build, so that the bundler drops what cannot be reached. */
+export const FULL: boolean = typeof HOMM_MINIMAL === "undefined" || !HOMM_MINIMAL;
+
+/** For what the minimal build leaves out. */
+export function leftOut(where: string): TypeError {
+  return typeError(where, "the import", "be of the whole package", raw("homm-webgpu/minimal"), 'import from "homm-webgpu"');
+}

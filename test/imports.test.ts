@@ -11,6 +11,7 @@ const mayImport: Record<string, string[]> = {
   train: ["train", "models", "layers", "ops", "runtime", "weights"],
   "pom.ts": ["layers"],
   "inference.ts": ["layers"],
+  "minimal.ts": ["layers", "runtime"],
   baselines: ["baselines", "layers", "ops", "runtime"],
   layers: ["layers", "ops", "runtime", "weights"],
   ops: ["runtime"],

@@ -1,4 +1,4 @@
-import { checkInteger, checkObject, rangeError, raw, typeError } from "../checks.ts";
+import { checkInteger, checkObject, FULL, leftOut, rangeError, raw, typeError } from "../checks.ts";
 import { decayTable } from "../ops/decay_moments.ts";
 import type { Gpu } from "../runtime/gpu.ts";
 import { checkGpu, type Tensor } from "../runtime/tensor.ts";
@@ -77,7 +77,7 @@ export class HomLayer extends MomentLayer<HomForwardOptions> {
     const { result: buffers, status } = gpu.guard(where, () => ({
       projections: gpu.upload("hom.projections.weights", stored.projections),
       ag: gpu.upload("hom.ag_proj.weights", stored.ag),
-      ...(full.decay && { decay: gpu.upload("hom.decay", decayTable(checked["decay"] ?? [], padded(moment.width) / 4)) }),
+      ...(FULL && full.decay && { decay: gpu.upload("hom.decay", decayTable(checked["decay"] ?? [], padded(moment.width) / 4)) }),
     }));
     const { dtype } = full;
     const parts: LayerParts = { name: "HomLayer", dtype, plan: full, epsilon: MASK_EPSILON, optionKeys: ["queryMask"], buffers, status };
@@ -94,7 +94,8 @@ export class HomLayer extends MomentLayer<HomForwardOptions> {
     const where = "HomLayer.createState";
     checkObject(where, "options", options, ["batch", "window"]);
     const batch = checkInteger(where, "batch", options.batch ?? 1, 1, 65_535);
-    if (this.config.decay && options.window !== undefined)
+    if (!FULL && options.window !== undefined) throw leftOut(where);
+    if (FULL && this.config.decay && options.window !== undefined)
       throw typeError(where, "window", "be left out for decayed moments, which forget by themselves", options.window);
     const window = checkWindow(where, options.window);
     this.checkUsable(where);
@@ -129,12 +130,12 @@ export class HomLayer extends MomentLayer<HomForwardOptions> {
     if (!(state instanceof HomState)) throw typeError(where, "state", "be a HomState", state, "make one with createState()");
     const own = stateConfig(this.config);
     const kind = ({ means }: HomStateConfig) => (means === undefined ? "plain means" : "decayed moments");
-    if (kind(state.config) !== kind(own)) throw rangeError(where, "state", `be one of ${kind(own)}`, raw(kind(state.config)));
+    if (FULL && kind(state.config) !== kind(own)) throw rangeError(where, "state", `be one of ${kind(own)}`, raw(kind(state.config)));
     state.checkFits(where, this.gpu, own);
   }
 
   #checkPlain(where: string): void {
-    if (this.config.decay) throw typeError(where, "layer", "keep plain sums", raw("decayed moments"), "use step()");
+    if (FULL && this.config.decay) throw typeError(where, "layer", "keep plain sums", raw("decayed moments"), "use step()");
   }
 
   /** Frees the weights. Results already returned stay valid. */
@@ -149,7 +150,7 @@ export class HomLayer extends MomentLayer<HomForwardOptions> {
     { queryMask }: HomForwardOptions,
     { shape, resolved }: { readonly shape: MaskShape; readonly resolved: ResolvedMask },
   ): Pick<LayerRecord, "uploads" | "queryMask"> {
-    if (this.config.decay && (resolved.key !== "causal" || queryMask)) {
+    if (FULL && this.config.decay && (resolved.key !== "causal" || queryMask)) {
       throw typeError(
         where,
         queryMask ? "queryMask" : "mask",
@@ -158,6 +159,7 @@ export class HomLayer extends MomentLayer<HomForwardOptions> {
       );
     }
     if (queryMask === undefined) return {};
+    if (!FULL) throw leftOut(where);
     const rows = shape.batch * shape.queryLength;
     if (!(queryMask instanceof Uint8Array)) throw typeError(where, "queryMask", "be a Uint8Array", queryMask);
     if (queryMask.length !== rows) throw rangeError(where, "queryMask", `have ${rows} elements`, queryMask);

@@ -1,4 +1,4 @@
-import { checkInteger, checkObject, checkOneOf, describe, rangeError, raw, typeError } from "../checks.ts";
+import { checkInteger, checkObject, checkOneOf, describe, FULL, leftOut, rangeError, raw, typeError } from "../checks.ts";
 import { WeightsError } from "../errors.ts";
 import { weightBytes } from "../ops/op.ts";
 import { ACTIVATIONS, type Activation } from "../ops/types.ts";
@@ -54,6 +54,7 @@ export function checkConfig(where: string, config: HomConfig, gpu: Gpu): Require
     throw rangeError(where, "dim", 'be a multiple of 4 for dtype "f16"', dim, 'use dtype "f32", with weightDtype "f16" for smaller weights');
   if (typeof bias !== "boolean") throw typeError(where, "bias", "be true or false", bias);
   if (typeof decay !== "boolean") throw typeError(where, "decay", "be true or false", decay);
+  if (!FULL && (decay || dtype !== "f32" || weightDtype !== "f32")) throw leftOut(where);
   checkInteger(where, "scratchBudget", scratchBudget, 1);
   const needed = minimumScratch({ dim, order, orderExpand, activation, scratchBudget }, gpu.tuning);
   if (scratchBudget < needed) throw rangeError(where, "scratchBudget", `be at least ${needed} bytes for this width and order`, scratchBudget);

@@ -1,3 +1,4 @@
+import { FULL, leftOut } from "../checks.ts";
 import { DECAY_ROWS } from "../ops/decay_moments.ts";
 import { planMaskMoments } from "../ops/mask_moments.ts";
 import { planMergeMoments } from "../ops/merge_moments.ts";
@@ -43,10 +44,12 @@ export function minimumScratch(config: PlanConfig, tuning: Tuning): number {
 export function planHom(config: PlanConfig, tuning: Tuning, limits: GpuLimits, call: HomCall): HomPlan {
   const planner = new Planner(config, tuning, limits, call);
   const { mask } = call;
-  if (config.decay) {
+  if (FULL && config.decay) {
     if (mask.kind !== "causal" || mask.ahead !== 1 || call.queryMask) throw new Error(`planHom: decayed means are causal, got mask ${mask.kind}`);
     decayed(planner);
   } else if (mask.kind === "causal") causal(planner, mask.ahead, call.queryMask ?? false);
+  else if (mask.kind === "none") means(planner, mask.kind);
+  else if (!FULL) throw leftOut("planHom");
   else if (mask.kind === "blockCausal") blockCausal(planner, mask.block);
   else if (mask.kind === "full") fullMask(planner, mask.batch);
   else if (mask.kind === "packed") packed(planner, mask.cuSeqlens);
@@ -58,7 +61,7 @@ export function planHom(config: PlanConfig, tuning: Tuning, limits: GpuLimits, c
 export function flopsOf(config: PlanConfig, call: Pick<HomCall, "batch" | "queryLength" | "contextLength" | "mask">): number {
   const { dim, order, orderExpand } = config;
   const { batch: B, queryLength: T, contextLength: N } = call;
-  if (config.pom) return pomFlops({ ...config, pom: config.pom }, call, call.mask.kind === "full");
+  if (FULL && config.pom) return pomFlops({ ...config, pom: config.pom }, call, call.mask.kind === "full");
   const M = order * orderExpand * dim;
   const context = 2 * B * N * dim * M + (B * N * M * (order - 1)) / order + B * N * M;
   return context + 4 * B * T * dim * M + (call.mask.kind === "full" ? 2 * B * T * N * M : 0);

@@ -1,3 +1,4 @@
+import { FULL, leftOut } from "../checks.ts";
 import { ACTIVATIONS, type Activation } from "../ops/types.ts";
 import type { Gpu } from "../runtime/gpu.ts";
 import { MomentState, readSaved, type StateForm } from "./state.ts";
@@ -41,6 +42,7 @@ export class HomState extends MomentState<HomStateConfig> {
    */
   static load(gpu: Gpu, bytes: Uint8Array | ArrayBuffer, options: { readonly layer?: { readonly config: HomStateConfig } } = {}): HomState {
     const where = "HomState.load";
+    if (!FULL) throw leftOut(where);
     const first = bytes instanceof ArrayBuffer ? new Uint8Array(bytes) : bytes;
     // Its first bytes tell the kinds apart: HOMSTATE, HOMDECAY.
     const form = first instanceof Uint8Array && first[3] === "D".charCodeAt(0) ? DECAYED_STATE : HOM_STATE;

@@ -1,4 +1,4 @@
-import { checkInteger, describe, rangeError, raw, typeError } from "../checks.ts";
+import { checkInteger, describe, FULL, leftOut, rangeError, raw, typeError } from "../checks.ts";
 import type { Gpu } from "../runtime/gpu.ts";
 import type { GPUBuffer } from "../webgpu.ts";
 import type { MaskPlan } from "./hom_plan.ts";
@@ -58,6 +58,7 @@ function resolve(where: string, mask: MaskSpec | undefined, shape: MaskShape, bl
     checkEqualLengths(where, '"causal" mask', shape);
     return { plan: { kind: "causal", ahead: 1 }, uploads: {}, key: "causal" };
   }
+  if (!FULL) throw leftOut(where);
   const keys = typeof mask === "object" && mask !== null ? Object.keys(mask) : [];
   const [kind] = keys;
   if (keys.length !== 1 || kind === undefined || !["blockCausal", "padding", "lengths", "full", "cuSeqlens"].includes(kind)) {

@@ -1,4 +1,4 @@
-import { checkInteger, checkObject, rangeError, raw, typeError } from "../checks.ts";
+import { checkInteger, checkObject, FULL, leftOut, rangeError, raw, typeError } from "../checks.ts";
 import type { Gpu } from "../runtime/gpu.ts";
 import { type Dtype, type PlannedDispatch, planned, TILES } from "../runtime/kernel.ts";
 import { type BufferView, Program, planOffset } from "../runtime/program.ts";
@@ -179,6 +179,7 @@ export abstract class MomentLayer<Options extends ForwardOptions = ForwardOption
   /** Uploads a mask once, for calls of these shapes by any layer of the same kind, width and order. */
   createMask(mask: MaskSpec, options: Omit<HomPlanOptions, "mask">): HomMask {
     const where = `${this.parts.name}.createMask`;
+    if (!FULL) throw leftOut(where);
     checkObject(where, "options", options, ["batch", "queryLength", "contextLength"]);
     const shape = checkShape(where, options);
     const resolved = this.#resolve(where, mask, shape);
@@ -275,7 +276,7 @@ export abstract class MomentLayer<Options extends ForwardOptions = ForwardOption
     if (residual) this.checkTensor(where, "residual", residual, `[${query.shape.join(", ")}]`, likeQuery);
     if (out) this.checkTensor(where, "out", out, `[${query.shape.join(", ")}]`, likeQuery);
     checkOutput(where, { query, context }, { out, residual }, this.parts.dtype);
-    const prepared = options.mask instanceof HomMask ? options.mask : undefined;
+    const prepared = FULL && options.mask instanceof HomMask ? options.mask : undefined;
     prepared?.check(where, this.gpu, shape, this.blockTokens, this.parts.epsilon);
     const resolved = prepared?.resolved ?? this.#resolve(where, options.mask as MaskSpec | undefined, shape);
     const more = this.checkOptions(where, options, { shape, resolved, self: context === query });

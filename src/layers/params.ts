@@ -1,4 +1,4 @@
-import { describe, rangeError, raw } from "../checks.ts";
+import { describe, FULL, rangeError, raw } from "../checks.ts";
 import { WeightsError } from "../errors.ts";
 import { decodeF16, encodeF16 } from "../half.ts";
 import { I4_GROUP } from "../ops/op.ts";
@@ -51,7 +51,7 @@ export function packLinear(layers: readonly LinearParams[], inner: Channels): Fl
  * @throws WeightsError for a value that f16 cannot hold
  */
 export function encodeWeights(where: string, packed: Float32Array, outer: number, dtype: WeightDtype): Float32Array | Uint16Array | Uint32Array {
-  if (dtype === "f32") return packed;
+  if (!FULL || dtype === "f32") return packed;
   if (dtype === "f16") {
     const bad = packed.findIndex((value) => Math.abs(value) >= F16_LIMIT);
     if (bad !== -1) throw new WeightsError(`${where}: weights must be below ${F16_LIMIT} to be stored in f16, got ${packed[bad]}; store them in f32`);

@@ -1,3 +1,4 @@
+import { FULL, leftOut } from "../checks.ts";
 import { planDecayMoments } from "../ops/decay_moments.ts";
 import { planGate } from "../ops/gate.ts";
 import { planLinear } from "../ops/linear.ts";
@@ -17,17 +18,7 @@ import {
   type TokenBlocks,
 } from "../ops/types.ts";
 import type { GpuLimits } from "../runtime/gpu.ts";
-import {
-  BIND_ALIGNMENT,
-  type Dtype,
-  GROUP,
-  type Slot,
-  type Split,
-  type Step,
-  TILES,
-  type TileName,
-  type WeightDtype,
-} from "../runtime/kernel.ts";
+import { BIND_ALIGNMENT, type Dtype, GROUP, type Slot, type Split, type Step, TILES, type TileName, type WeightDtype } from "../runtime/kernel.ts";
 import type { Tuning } from "../runtime/tuning.ts";
 import type { PomPlan } from "./pom_plan.ts";
 
@@ -185,6 +176,7 @@ export class Planner {
   readonly #wStride4: number;
 
   constructor(config: PlanConfig, tuning: Tuning, limits: GpuLimits, call: PlannedCall) {
+    if (!FULL && (config.pom || config.decay)) throw leftOut("Planner");
     this.config = config;
     this.call = call;
     this.maxWorkgroups = limits.maxComputeWorkgroupsPerDimension;
@@ -195,11 +187,11 @@ export class Planner {
     this.rowBytes = stride4 * 16;
     this.blockTokens = blockTokensFor(tuning.blockTokens, config);
     this.prefixBlockTokens = blockTokensFor(tuning.prefixBlockTokens, config);
-    this.tile = Math.min(this.blockTokens, this.prefixBlockTokens) < TILES[tuning.tile].rows ? "8x4" : tuning.tile;
+    this.tile = !FULL || Math.min(this.blockTokens, this.prefixBlockTokens) < TILES[tuning.tile].rows ? "8x4" : tuning.tile;
     this.weightDtype = config.weightDtype ?? "f32";
     const inner4 = Math.ceil(config.dim / 4);
     const { pom } = config;
-    this.momentTile = pom?.group ? groupTile(this.tile, pom.group.columns4) : this.tile;
+    this.momentTile = FULL && pom?.group ? groupTile(this.tile, pom.group.columns4) : this.tile;
     this.#wStride4 = pom?.gates ? stride4 : 2 * stride4;
     this.gateBytes = pom?.gates ? pom.gates.layout.stride * 4 : 0;
     this.projections = { buffer: "projections", offset: 0, size: weightBytes(this.weightDtype, pom?.group?.inputs ?? config.dim, this.#wStride4) };
@@ -265,7 +257,7 @@ export class Planner {
   /** What kernels with an expansion read beside `contextRows(first, count)`. */
   expansion(first: number, count: number): Expansion {
     const { pom } = this.config;
-    if (!pom) return {};
+    if (!FULL || !pom) return {};
     const { expand, degree, group, planes, rotations } = pom;
     const placed = planes > 0 && bindRows({ buffer: "context_positions", byteOffset: 0, length: planes, stride: planes, first, count });
     return {
@@ -327,6 +319,7 @@ export class Planner {
    * scratch and bindings hold at once, or a part of the dispatches of a single long one.
    */
   packedSums(cu: Uint32Array, merge: (sums: BlockSums) => void, chunk: (first: number, end: number) => void): void {
+    if (!FULL) throw leftOut("packedSums");
     const segments = cu.length - 1;
     const starts = firstBlocks(cu, this.blockTokens);
     const table: Slot = { buffer: "table", offset: 0, size: 2 * (segments + 1) * 4 };
@@ -420,6 +413,7 @@ export class Planner {
 
   /** Decayed means of a stretch of tokens, one row a token. What came before is in `running`, of all batch rows or of these alone. */
   decayedSlab(a: { row: number; rows: number; token: number; tokens: number; running: Slot; all?: boolean; accumulate: boolean }): Slot {
+    if (!FULL) throw leftOut("decayedSlab");
     const { stride4, expand4, maxWorkgroups } = this;
     const rows = this.prefixSlab({ role: "rows", row: a.row, rows: a.rows, token: a.token, tokens: a.tokens, running: false, ahead: 1 });
     const common = { rows, decay: this.decay, running: a.running, stride4, expand4, maxWorkgroups };
@@ -468,14 +462,14 @@ export class Planner {
     }
     const length = this.stride4 * 4;
     const gated: Rows = { buffer: rows.buffer, byteOffset: 0, length, stride: length, first: 0, count: view.count };
-    if (pom?.gates) this.#gatesApart(pom, x, rows, from);
+    if (FULL && pom?.gates) this.#gatesApart(pom, x, rows, from);
     else this.steps.push(planGate({ ...common, x, w: this.projections, rows, from }));
     this.steps.push(planLinear({ x: gated, w: this.ag, weightDtype, y, residual: plus, tile: this.tile, lanes, maxWorkgroups: this.maxWorkgroups }));
   }
 
   /** Gates of a slab of queries, then the moments times them. */
   #gatesApart(pom: PomPlan, x: Rows, rows: Slot, from: MomentSource): void {
-    if (!pom.gates) return;
+    if (!FULL || !pom.gates) return;
     const { layout, plan } = pom.gates;
     const { weightDtype, tile, lanes, maxWorkgroups, stride4, expand4, constants } = this;
     const { batch, queryLength } = this.call;

@@ -1,4 +1,4 @@
-import { checkInteger, rangeError, raw, typeError } from "../checks.ts";
+import { checkInteger, FULL, leftOut, rangeError, raw, typeError } from "../checks.ts";
 import { WeightsError } from "../errors.ts";
 import { planCombineStates } from "../ops/combine_states.ts";
 import { STATE_LEVEL_SIZE, STATE_LEVELS } from "../ops/state_totals.ts";
@@ -136,6 +136,7 @@ export abstract class MomentState<C extends StateConfig = StateConfig> {
   /** Forgets: sums and counts become `gamma` times what they were, so that later tokens weigh more. @param gamma a finite number >= 0 */
   scale(gamma: number): void {
     const where = `${this.#form.name}.scale`;
+    if (!FULL) throw leftOut(where);
     this.checkUsable(where);
     this.#checkNoWindow(where);
     if (typeof gamma !== "number") throw typeError(where, "gamma", "be a number", gamma);
@@ -177,6 +178,7 @@ export abstract class MomentState<C extends StateConfig = StateConfig> {
   /** The state as bytes (src/layers/state_format.ts documents them); `load` reads them on any device. */
   async save(): Promise<Uint8Array<ArrayBuffer>> {
     const where = `${this.#form.name}.save`;
+    if (!FULL) throw leftOut(where);
     this.checkUsable(where);
     const { config, batch, window } = this;
     // What the queue holds now is what is saved, whatever is appended while it is read.
@@ -200,6 +202,7 @@ export abstract class MomentState<C extends StateConfig = StateConfig> {
 
   /** Takes over what was saved. @internal */
   restore(where: string, { header, sums, tokens }: SavedState): void {
+    if (!FULL) throw leftOut(where);
     const { count, additions, held, next } = header;
     const { status } = this.gpu.guard(where, () => {
       this.gpu.device.queue.writeBuffer(this.levels, 0, padRows(sums, STATE_LEVELS * this.batch, this.#form.layout(this.config)));
@@ -257,6 +260,7 @@ export abstract class MomentState<C extends StateConfig = StateConfig> {
    * @internal
    */
   advanceWindow(): { slot: number } {
+    if (!FULL) throw leftOut("advanceWindow");
     const { window = 0, batch } = this;
     const contents = this.#contents;
     const ring = window + 1;
@@ -307,6 +311,7 @@ export abstract class MomentState<C extends StateConfig = StateConfig> {
   }
 
   #combine(where: string, other: this, sign: 1 | -1): void {
+    if (!FULL) throw leftOut(where);
     if (!(other instanceof MomentState) || other.#form !== this.#form) throw typeError(where, "other", `be a ${this.#form.name}`, other);
     this.checkUsable(where);
     other.checkFits(where, this.gpu, this.config);

@@ -1,3 +1,4 @@
+import { FULL, leftOut } from "../checks.ts";
 import { DECAY_ROWS } from "../ops/decay_moments.ts";
 import { planLinear } from "../ops/linear.ts";
 import { planMergeMoments } from "../ops/merge_moments.ts";
@@ -36,7 +37,7 @@ export function planState(config: PlanConfig, tuning: Tuning, limits: GpuLimits,
   const p = new Planner(config, tuning, limits, call);
   if (config.decay && operation.kind !== "step") throw new Error(`planState: decayed means are stepped, got ${operation.kind}`);
   const one = operation.kind === "stepWindow" || (operation.kind === "step" && call.contextLength === 1);
-  if (one) p.lanes = tuning.decodeLanes;
+  if (FULL && one) p.lanes = tuning.decodeLanes;
   const states =
     operation.kind === "appendPacked" ? operation.cuSeqlens.length - 1 : operation.kind === "queryPacked" ? operation.states : call.batch;
   const slots: StateSlots = {
@@ -45,12 +46,13 @@ export function planState(config: PlanConfig, tuning: Tuning, limits: GpuLimits,
     entry: { buffer: "entry", offset: 0, size: Math.max(16, (ENTRY_COUNTS + states) * 4) },
   };
   if (one) stepOne(p, slots, operation.kind === "stepWindow" ? operation.ring : undefined);
-  else if (config.decay) decayed(p, { ...slots.levels, size: DECAY_ROWS * states * p.rowBytes });
+  else if (FULL && config.decay) decayed(p, { ...slots.levels, size: DECAY_ROWS * states * p.rowBytes });
   else if (operation.kind === "append") append(p, slots, operation.lengths, operation.perCall ?? false);
-  else if (operation.kind === "appendPacked") p.packedSums(operation.cuSeqlens, adder(p, slots, operation.perCall ?? false), () => {});
   else if (operation.kind === "query") query(p, slots);
+  else if (operation.kind === "step") stepMany(p, slots);
+  else if (!FULL) throw leftOut("planState");
+  else if (operation.kind === "appendPacked") p.packedSums(operation.cuSeqlens, adder(p, slots, operation.perCall ?? false), () => {});
   else if (operation.kind === "queryPacked") queryPacked(p, slots);
-  else stepMany(p, slots);
   return { steps: p.steps, scratch: p.scratch };
 }
 
@@ -113,7 +115,7 @@ function stepOne(p: Planner, { levels, entry, states }: StateSlots, ring: number
   const { dim, activation, order, pom } = p.config;
   const { batch, out, residual, outDtype = "f32" } = p.call;
   const { expand4, lanes, maxWorkgroups, weightDtype } = p;
-  const decay = p.config.decay && { decay: p.decay, levels: { ...levels, size: DECAY_ROWS * states * p.rowBytes } };
+  const decay = FULL && p.config.decay && { decay: p.decay, levels: { ...levels, size: DECAY_ROWS * states * p.rowBytes } };
   const rows = p.scratchSlot("rows", batch * p.rowBytes);
   const one = { length: dim, stride: dim, first: 0 };
   const x: Rows =
@@ -139,7 +141,7 @@ function stepOne(p: Planner, { levels, entry, states }: StateSlots, ring: number
     ...decay,
   } as const;
   p.steps.push(planStep(step));
-  if (pom?.gates) {
+  if (FULL && pom?.gates) {
     p.slab({ firstBatchRow: 0, batchRows: batch, firstQuery: 0, queries: 1 }, { source: SOURCE_MEAN, moments: EMPTY }, rows);
     return;
   }

@@ -1,4 +1,4 @@
-import { checkObject, rangeError, raw, typeError } from "../checks.ts";
+import { checkObject, FULL, leftOut, rangeError, raw, typeError } from "../checks.ts";
 import type { Gpu } from "../runtime/gpu.ts";
 import type { Dtype } from "../runtime/kernel.ts";
 import { type BufferView, Program, planOffset } from "../runtime/program.ts";
@@ -89,28 +89,30 @@ export class MomentStream {
   append(where: string, state: MomentState, context: Tensor, options: AppendOptions): void {
     checkObject(where, "options", options, ["lengths", "cuSeqlens", ...this.#layer.optionKeys]);
     const { lengths, cuSeqlens } = options;
+    if (!FULL && (lengths || cuSeqlens)) throw leftOut(where);
     this.#layer.check(where, state);
     const batch = cuSeqlens ? 1 : state.batch;
     this.#checkTensor(where, "context", context, batch);
     const length = context.shape[1] ?? 0;
     if (lengths && cuSeqlens) throw typeError(where, "options", "have lengths or cuSeqlens", raw("both"));
-    if (lengths) checkLengths(where, "lengths", lengths, state.batch, length);
-    if (cuSeqlens) checkCuSeqlens(where, "cuSeqlens", cuSeqlens, length, state.batch);
-    if (state.window !== undefined) {
+    if (FULL && lengths) checkLengths(where, "lengths", lengths, state.batch, length);
+    if (FULL && cuSeqlens) checkCuSeqlens(where, "cuSeqlens", cuSeqlens, length, state.batch);
+    if (FULL && state.window !== undefined) {
       checkWindowDtypes(where, context.dtype);
       if (lengths || cuSeqlens) throw typeError(where, "options", "be empty for a state with a window", raw(lengths ? "lengths" : "cuSeqlens"));
       this.#slide(where, state, { x: context, length }, undefined);
       return;
     }
-    const tokens = lengths ? [...lengths] : cuSeqlens ? differences(cuSeqlens) : new Array<number>(state.batch).fill(length);
+    const tokens = lengths ? [...lengths] : FULL && cuSeqlens ? differences(cuSeqlens) : new Array<number>(state.batch).fill(length);
     const perCall = state.perCall;
-    const operation: StateOperation = cuSeqlens
-      ? { kind: "appendPacked", cuSeqlens: Uint32Array.from(cuSeqlens), perCall }
-      : { kind: "append", lengths: lengths !== undefined, perCall };
+    const operation: StateOperation =
+      FULL && cuSeqlens
+        ? { kind: "appendPacked", cuSeqlens: Uint32Array.from(cuSeqlens), perCall }
+        : { kind: "append", lengths: lengths !== undefined, perCall };
     const placed = this.#layer.place?.(where, { kind: "append", state, length, lengths, cuSeqlens, options });
     const uploads: Record<string, Uint32Array | Float32Array> = { ...placed?.uploads };
-    if (lengths) uploads["table"] = lengths;
-    if (cuSeqlens) {
+    if (FULL && lengths) uploads["table"] = lengths;
+    if (FULL && cuSeqlens) {
       const starts = firstBlocks(cuSeqlens, blockTokensFor(this.#gpu.tuning.blockTokens, this.#layer.plan));
       uploads["table"] = Uint32Array.from([...cuSeqlens, ...starts]);
     }
@@ -122,11 +124,12 @@ export class MomentStream {
   query(where: string, state: MomentState, query: Tensor, options: QueryOptions): Tensor {
     checkObject(where, "options", options, ["cuSeqlens", "out", "residual", ...this.#layer.optionKeys]);
     const { cuSeqlens } = options;
+    if (!FULL && cuSeqlens) throw leftOut(where);
     this.#layer.check(where, state);
     const batch = cuSeqlens ? 1 : state.batch;
     this.#checkTensor(where, "query", query, batch);
     const length = query.shape[1] ?? 0;
-    if (cuSeqlens) checkCuSeqlens(where, "cuSeqlens", cuSeqlens, length, state.batch);
+    if (FULL && cuSeqlens) checkCuSeqlens(where, "cuSeqlens", cuSeqlens, length, state.batch);
     this.#checkOutputs(where, query, options);
     const operation: StateOperation = cuSeqlens ? { kind: "queryPacked", states: state.batch } : { kind: "query" };
     const placed = this.#layer.place?.(where, { kind: "query", state, length, lengths: undefined, cuSeqlens, options });
@@ -150,14 +153,14 @@ export class MomentStream {
     this.#layer.check(where, state);
     this.#checkTensor(where, "tokens", tokens, state.batch);
     this.#checkOutputs(where, tokens, options);
-    if (state.window !== undefined) checkWindowDtypes(where, tokens.dtype, options.out?.dtype ?? this.#layer.dtype);
+    if (FULL && state.window !== undefined) checkWindowDtypes(where, tokens.dtype, options.out?.dtype ?? this.#layer.dtype);
     const length = tokens.shape[1] ?? 0;
     if (state.perCall && length > 1) {
       throw rangeError(where, "tokens", 'have one token a row for a state that counts "calls"', tokens.shape, "append() the chunk, then query()");
     }
     const placed = this.#layer.place?.(where, { kind: "step", state, length, lengths: undefined, cuSeqlens: undefined, options });
     return this.#withOutput(where, tokens, options, (out) => {
-      if (state.window !== undefined) {
+      if (FULL && state.window !== undefined) {
         this.#slide(where, state, { x: tokens, length }, { out, residual: options.residual });
         return state.status;
       }
@@ -190,6 +193,7 @@ export class MomentStream {
 
   /** The same for one token a row of a windowed state, which has been copied into the ring. @internal */
   recordSlide(pass: GPUComputePassEncoder, state: MomentState, { x, out, residual }: Omit<StepRecord, "length">): void {
+    if (!FULL) throw leftOut("recordSlide");
     const operation = { kind: "stepWindow", ring: (state.window ?? 0) + 1 } as const;
     const program = this.#program(operation, state.batch, 1, { x: { ...x, byteOffset: 0 }, out, residual });
     program.record(pass, this.#buffers(state, { context: x, out, residual }));
@@ -214,6 +218,7 @@ export class MomentStream {
     tokens: { x: Tensor; length: number },
     outputs: { out: BufferView; residual: Tensor | undefined } | undefined,
   ): void {
+    if (!FULL) throw leftOut(where);
     const { dim } = this.#layer.plan;
     const { device } = this.#gpu;
     const { batch, window = 0 } = state;

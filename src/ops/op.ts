@@ -5,7 +5,6 @@ import eightRows from "../../shaders/shared/eight_rows.wgsl?raw";
 import expandProducts from "../../shaders/shared/expand_products.wgsl?raw";
 import fourRows from "../../shaders/shared/four_rows.wgsl?raw";
 import gateOf from "../../shaders/shared/gate_of.wgsl?raw";
-
 import lane from "../../shaders/shared/lane.wgsl?raw";
 import lanes from "../../shaders/shared/lanes.wgsl?raw";
 import loadDyScalar from "../../shaders/shared/load_dy_scalar.wgsl?raw";
@@ -36,6 +35,7 @@ import tile16x8 from "../../shaders/shared/tile_16x8.wgsl?raw";
 import tokenRange from "../../shaders/shared/token_range.wgsl?raw";
 import tokenSource from "../../shaders/shared/token_source.wgsl?raw";
 import workgroupSum from "../../shaders/shared/workgroup_sum.wgsl?raw";
+import { FULL } from "../checks.ts";
 import {
   BIND_ALIGNMENT,
   type BindingType,
@@ -56,14 +56,19 @@ import type { Expansion, GateLayout, GateTurns } from "./types.ts";
 /** Shared files that complete a kernel: those of a variant. Each is a name of its own, so that a page carries only what its kernels use. */
 export type SharedFiles = (variant: Variant) => readonly string[];
 
-const X_LOADS: Readonly<Record<RowAccess, string>> = { vec4: loadVec4, scalar: loadScalar, half: loadHalf };
-const Y_STORES: Readonly<Record<RowAccess, string>> = { vec4: storeVec4, scalar: storeScalar, half: storeHalf };
-const W_LOADS: Readonly<Record<WeightDtype, string>> = { f32: weightsF32, f16: weightsF16, i8: weightsI8, i4: weightsI4 };
+const X_LOADS: Readonly<Record<RowAccess, string>> = { vec4: loadVec4, scalar: loadScalar, half: FULL ? loadHalf : "" };
+const Y_STORES: Readonly<Record<RowAccess, string>> = { vec4: storeVec4, scalar: storeScalar, half: FULL ? storeHalf : "" };
+const W_LOADS: Readonly<Record<WeightDtype, string>> = {
+  f32: weightsF32,
+  f16: FULL ? weightsF16 : "",
+  i8: FULL ? weightsI8 : "",
+  i4: FULL ? weightsI4 : "",
+};
 const TILES: Readonly<Record<TileName, readonly string[]>> = {
   "1x4": [tile1x4],
   "8x4": [tile8x4, quad],
-  "16x8": [tile16x8, product16x8, quad],
-  "16x8_quads": [tile16x8, product16x8Quads, quad],
+  "16x8": FULL ? [tile16x8, product16x8, quad] : [],
+  "16x8_quads": FULL ? [tile16x8, product16x8Quads, quad] : [],
 };
 /** Grouped projections shift what they read of a row; others compile without. */
 const NO_SHIFT = "const x_first: u32 = 0u;";
@@ -71,7 +76,7 @@ const NO_SHIFT = "const x_first: u32 = 0u;";
 /** A register tile with its weights and activations, and the lanes that share it. */
 export const TILE: SharedFiles = ({ tile = "8x4", w = "f32", split }) => [
   ...TILES[tile],
-  ...(split ? [lanes, `const SPLIT: u32 = ${split}u;`] : [lane]),
+  ...(FULL && split ? [lanes, `const SPLIT: u32 = ${split}u;`] : [lane]),
   W_LOADS[w],
   activations,
 ];
@@ -219,7 +224,7 @@ export function bindRows(rows: Rows): BoundRows {
   const end = start + (last * rows.stride + rows.length) * bytes;
   const offset = (start - aligned) / bytes;
   const inFours = rows.length % 4 === 0 && part % 4 === 0 && rows.stride % 4 === 0 && offset % 4 === 0;
-  if (dtype === "f16" && !inFours)
+  if (FULL && dtype === "f16" && !inFours)
     throw new Error(`bindRows: f16 rows must lie in fours, got length ${rows.length}, stride ${rows.stride}, offset ${offset}`);
   const access: RowAccess = dtype === "f16" ? "half" : inFours ? "vec4" : "scalar";
   return { slot: { buffer: rows.buffer, offset: aligned, size: end - aligned }, access, offset, span, pitch };
@@ -298,9 +303,9 @@ export const I4_GROUP = 32;
 /** Bytes of packed weights (shaders/shared/load_w_*.wgsl): `inner` rows and a bias of `outer4` groups of 4 channels. */
 export function weightBytes(dtype: WeightDtype, inner: number, outer4: number): number {
   const rows = Math.ceil(inner / 4) * 4;
-  if (dtype === "i8") return rows * outer4 * 4 + 2 * outer4 * 16;
-  if (dtype === "i4") return (rows / 2 + 2 * Math.ceil(rows / I4_GROUP)) * outer4 * 4 + outer4 * 16;
-  return (rows + 1) * outer4 * 4 * BYTES[dtype];
+  if (FULL && dtype === "i8") return rows * outer4 * 4 + 2 * outer4 * 16;
+  if (FULL && dtype === "i4") return (rows / 2 + 2 * Math.ceil(rows / I4_GROUP)) * outer4 * 4 + outer4 * 16;
+  return (rows + 1) * outer4 * 4 * BYTES[dtype as Dtype];
 }
 
 /** Stands for a binding that a step does not read. */

@@ -1,4 +1,4 @@
-import { checkInteger, checkObject, checkOneOf, rangeError, raw, typeError } from "../checks.ts";
+import { checkInteger, checkObject, checkOneOf, FULL, leftOut, rangeError, raw, typeError } from "../checks.ts";
 import { GpuOutOfMemoryError } from "../errors.ts";
 import { decodeF16, encodeF16 } from "../half.ts";
 import type { GPUBuffer } from "../webgpu.ts";
@@ -56,7 +56,7 @@ export class Tensor {
     const dtype = checkDtype(where, options.dtype);
     checkBytes(where, gpu, size * BYTES[dtype]);
     gpu.checkUsable(where);
-    const { result, status } = gpu.guard(where, () => gpu.upload("hom.tensor.buffer", dtype === "f16" ? encodeF16(data) : data));
+    const { result, status } = gpu.guard(where, () => gpu.upload("hom.tensor.buffer", FULL && dtype === "f16" ? encodeF16(data) : data));
     return new Tensor(gpu, result, 0, shape, dtype, true, status);
   }
 
@@ -146,7 +146,7 @@ export class Tensor {
     ]);
     if (failure) throw failure;
     if (bytes instanceof Error) throw bytes;
-    return this.dtype === "f16" ? decodeF16(new Uint16Array(bytes, 0, this.size)) : new Float32Array(bytes);
+    return FULL && this.dtype === "f16" ? decodeF16(new Uint16Array(bytes, 0, this.size)) : new Float32Array(bytes);
   }
 
   /** Frees the buffer, unless it was borrowed. Work already submitted still completes. */
@@ -172,6 +172,7 @@ export function checkGpu(where: string, gpu: unknown): asserts gpu is Gpu {
 }
 
 function checkDtype(where: string, dtype: Dtype = "f32"): Dtype {
+  if (!FULL && dtype !== "f32") throw leftOut(where);
   return checkOneOf(where, "dtype", dtype, ["f32", "f16"]);
 }
 

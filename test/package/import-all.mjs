@@ -28,6 +28,7 @@ for (const entry of [
   "homm-webgpu/train",
   "homm-webgpu/pom",
   "homm-webgpu/inference",
+  "homm-webgpu/minimal",
   "homm-webgpu/baselines",
   "homm-webgpu/reference",
   "homm-webgpu/node",

@@ -108,6 +108,7 @@ describe("in plain Node", () => {
       "homm-webgpu/models": expect.arrayContaining(["Hlm"]),
       "homm-webgpu/train": expect.arrayContaining(["HlmTrainer", "train", "BatchSampler"]),
       "homm-webgpu/inference": ["HomLayer", "PomLayer"],
+      "homm-webgpu/minimal": expect.arrayContaining(["HomLayer", "Tensor", "requestGpu"]),
       "homm-webgpu/pom": expect.arrayContaining(["PomLayer", "PomState"]),
       "homm-webgpu/baselines": expect.arrayContaining(["AttentionLayer", "LinearAttentionLayer", "flops", "matchFlops"]),
       "homm-webgpu/reference": expect.arrayContaining(["homReference"]),
@@ -133,6 +134,14 @@ describe("in plain Node", () => {
     const { relativeL2, ...rest } = (await runIn(withDawn, "one-layer.mjs")) as { relativeL2: number };
     expect(rest).toEqual({ shape: [2, 33, 12], adapter: expect.any(String) });
     expect(relativeL2).toBeLessThan(2e-6);
+  });
+
+  it("the minimal layer computes the same as the whole one, streams, and refuses what it leaves out", async () => {
+    const { refused, ...same } = (await runIn(withDawn, "minimal.mjs")) as { refused: string[] };
+    expect(same).toEqual({ unmasked: true, causal: true, appended: true, stepped: true, decoded: true, cloned: true });
+    expect(refused).toHaveLength(12);
+    for (const message of refused)
+      expect(message).toMatch(/^TypeError \w+\.\w+: the import must be of the whole package, got homm-webgpu\/minimal; /);
   });
 });
 
@@ -168,7 +177,7 @@ const GRADIENT_KERNELS = [
 describe("on a page", () => {
   const core = `export { requestGpu, Tensor } from "homm-webgpu";`;
   const all = (...entries: string[]) => entries.map((entry, i) => `export * as entry${i} from "homm-webgpu${entry}";`).join("\n");
-  /** Every entry that a page can use; `/node` needs Node, `/reference` is for tests. The baselines are not this package's models but what they are compared with. */
+  /** Every entry that a page can use; `/minimal` is a smaller build of one of them, `/node` needs Node, `/reference` is for tests. The baselines are not this package's models but what they are compared with. */
   const every = all("", "/inference", "/models", "/train", "/pom");
   const everyAndBaselines = all("", "/inference", "/models", "/train", "/pom", "/baselines");
 
@@ -182,6 +191,7 @@ describe("on a page", () => {
   limits.set("everything of the core", 55_800);
 
   it.each([
+    ["`HomLayer` of `homm-webgpu/minimal`: forward, causal, streams", `export { requestGpu, Tensor, HomLayer } from "homm-webgpu/minimal";`],
     ["`HomLayer` of `homm-webgpu/inference`: forward, every mask, streams", `${core} export { HomLayer } from "homm-webgpu/inference";`],
     ["`HomLayer` of `homm-webgpu`: gradients as well", `${core} export { HomLayer } from "homm-webgpu";`],
     ["`Hlm`, `fetchSafetensors`", `export { requestGpu, fetchSafetensors } from "homm-webgpu"; export { Hlm } from "homm-webgpu/models";`],
@@ -206,7 +216,7 @@ describe("on a page", () => {
   });
 
   it("the README's table has no other rows", () => {
-    expect(limits.size).toBe(12);
+    expect(limits.size).toBe(13);
   });
 
   it("the layer alone carries no training, no model and no other layer", async () => {

@@ -2,13 +2,14 @@
 import { fetchSafetensors, GpuUnavailableError, HomLayer, opfsCache, parseSafetensors, requestGpu, type WeightsCache } from "homm-webgpu";
 import * as baselines from "homm-webgpu/baselines";
 import { HomLayer as InferenceLayer } from "homm-webgpu/inference";
+import * as minimal from "homm-webgpu/minimal";
 import { Hlm } from "homm-webgpu/models";
 import { fileCache, requestNodeGpu } from "homm-webgpu/node";
 import * as pom from "homm-webgpu/pom";
 import * as reference from "homm-webgpu/reference";
 import { HlmTrainer } from "homm-webgpu/train";
 
-export const names: object[] = [GpuUnavailableError, HomLayer, Hlm, HlmTrainer, reference, baselines, pom];
+export const names: object[] = [GpuUnavailableError, HomLayer, Hlm, HlmTrainer, reference, baselines, pom, minimal];
 export const caches: WeightsCache[] = [opfsCache(), fileCache("folder"), { match: async () => undefined, put: async () => {} }];
 
 export async function main(): Promise<void> {
