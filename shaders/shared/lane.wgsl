@@ -1,5 +1,7 @@
 // The functions of lanes.wgsl where an invocation has a tile for itself.
 
+alias LaneRows = array<vec4f, TILE_ROWS>;
+
 const SPLIT: u32 = 1u;
 
 fn lanes_tile(index: u32) -> u32 {
@@ -22,6 +24,6 @@ fn lanes_next(k: u32) -> u32 {
   return k + 1u;
 }
 
-fn lanes_sum(sum: vec4f) -> vec4f {
+fn lanes_sum(sum: LaneRows) -> LaneRows {
   return sum;
 }

@@ -2,10 +2,12 @@
 // order. Neighbouring invocations own neighbouring tiles, and load neighbouring weights. All invocations of a workgroup must call lanes_sum; those
 // without a tile of their own repeat the last row.
 
+alias LaneRows = array<vec4f, TILE_ROWS>;
+
 const LANE_TILES: u32 = WORKGROUP_SIZE / SPLIT;
 
 var<private> lane_place: u32 = 0u;
-var<workgroup> sh_lanes: array<vec4f, WORKGROUP_SIZE>;
+var<workgroup> sh_lanes: array<array<vec4f, WORKGROUP_SIZE>, TILE_ROWS>;
 
 // The tile of an invocation. A kernel calls it first.
 fn lanes_tile(index: u32) -> u32 {
@@ -32,14 +34,18 @@ fn lanes_next(k: u32) -> u32 {
   return select(k + 1u, k + 1u + (SPLIT - 1u) * W_GROUP4, (k + 1u) % W_GROUP4 == 0u);
 }
 
-// The sum over the tile's lanes, for each of them: four at a time.
-fn lanes_sum(part: vec4f) -> vec4f {
+// The sums of a tile's rows over its lanes, for each of them: four at a time.
+fn lanes_sum(part: LaneRows) -> LaneRows {
   var sum = part;
   for (var tiles = WORKGROUP_SIZE / 4u; tiles >= LANE_TILES; tiles /= 4u) {
-    sh_lanes[lane_place] = sum;
+    for (var r = 0u; r < TILE_ROWS; r++) {
+      sh_lanes[r][lane_place] = sum[r];
+    }
     workgroupBarrier();
     let at = lane_place % tiles;
-    sum = (sh_lanes[at] + sh_lanes[at + tiles]) + (sh_lanes[at + 2u * tiles] + sh_lanes[at + 3u * tiles]);
+    for (var r = 0u; r < TILE_ROWS; r++) {
+      sum[r] = (sh_lanes[r][at] + sh_lanes[r][at + tiles]) + (sh_lanes[r][at + 2u * tiles] + sh_lanes[r][at + 3u * tiles]);
+    }
     workgroupBarrier();
   }
   return sum;

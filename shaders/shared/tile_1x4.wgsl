@@ -16,7 +16,7 @@ fn tile_product(row: u32, last: u32, col: u32, inner4: u32, stride4: u32) -> Til
   for (var k = lanes_start(); k < inner4; k = lanes_next(k)) {
     r0 += load_w_block(col + k * stride_4, k, col, inner4, stride4) * load_x(p0, k);
   }
-  return Tile(lanes_sum(r0));
+  return Tile(lanes_sum(LaneRows(r0))[0]);
 }
 
 fn tile_linear(row: u32, last: u32, col: u32, inner4: u32, stride4: u32) -> Tile {

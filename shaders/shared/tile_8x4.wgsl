@@ -40,18 +40,8 @@ fn tile_product(row: u32, last: u32, col: u32, inner4: u32, stride4: u32) -> Til
     a6 += m * load_x(p6, k);
     a7 += m * load_x(p7, k);
   }
-  return Tile(
-    Quad(
-      lanes_sum(a0),
-      lanes_sum(a1),
-      lanes_sum(a2),
-      lanes_sum(a3),
-      lanes_sum(a4),
-      lanes_sum(a5),
-      lanes_sum(a6),
-      lanes_sum(a7),
-    ),
-  );
+  let sum = lanes_sum(LaneRows(a0, a1, a2, a3, a4, a5, a6, a7));
+  return Tile(Quad(sum[0], sum[1], sum[2], sum[3], sum[4], sum[5], sum[6], sum[7]));
 }
 
 // The product and what finishes it: scale and bias, from the load_w file.
