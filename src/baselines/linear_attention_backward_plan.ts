@@ -206,18 +206,17 @@ class LinearAttentionBackwardPlanner extends ProjectionBackwardPlanner {
     return this.scratchSlot("shares", this.#rows(s) * this.#sizes.share);
   }
 
-  #quotient(s: Stretch, shares: Slot, y: Slot | undefined): void {
+  /** `mixed` is what attention gives; without it, [g, h] come from stats. */
+  #quotient(s: Stretch, shares: Slot, mixed: Slot | undefined): void {
     const { heads, head4, maxWorkgroups } = this;
     const bytes = heads * STATS_BYTES;
     // Those of a causal slab are read again after those of all others are written.
-    const slabs = this.call.causal ? Math.ceil(this.call.length / this.#tokens) : 1;
     const pitch = BIND_ALIGNMENT * Math.ceil((s.rows * this.#tokens * bytes) / BIND_ALIGNMENT);
-    const all = this.scratchSlot("stats", slabs * pitch);
-    const offset = slabs === 1 ? 0 : (s.token / this.#tokens) * pitch;
-    const stats = { ...all, offset, size: this.#rows(s) * bytes };
-    this.steps.push(
-      planFeatureAttentionBackward({ dy: this.contextGradients(s), stats, shares, y, rows: this.#rows(s), heads, head4, maxWorkgroups }),
-    );
+    const offset = this.call.causal ? (s.token / this.#tokens) * pitch : 0;
+    const size = this.#rows(s) * bytes;
+    const stats = { ...this.scratchSlot("stats", offset + size), offset, size };
+    const common = { dy: this.contextGradients(s), stats, shares, rows: this.#rows(s), heads, head4, maxWorkgroups };
+    this.steps.push(planFeatureAttentionBackward({ ...common, y: mixed ?? this.scratchSlot("unused", 16), isSecond: !mixed }));
   }
 
   #queryGradients(s: Stretch, shares: Slot, sums: Slot, local: Local): void {

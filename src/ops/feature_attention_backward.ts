@@ -11,8 +11,10 @@ export interface FeatureAttentionBackwardArguments {
   readonly stats: Slot;
   /** `[rows, H, head4 + 1]`: sums of weighted values and of weights in, what gives the gradients of the weights out. */
   readonly shares: Slot;
-  /** Like dy: what attention gave. Without it stats are read, and shares only written. */
-  readonly y?: Slot | undefined;
+  /** Like dy: what attention gave. */
+  readonly y: Slot;
+  /** Stats are read, shares are only written, and y is neither. */
+  readonly isSecond: boolean;
   readonly rows: number;
   readonly heads: number;
   readonly head4: number;
@@ -21,14 +23,14 @@ export interface FeatureAttentionBackwardArguments {
 
 /** Through the quotient of linear attention; one dispatch. */
 export function planFeatureAttentionBackward(a: FeatureAttentionBackwardArguments): Step {
-  const { rows, heads, head4, y } = a;
+  const { rows, heads, head4, isSecond } = a;
   return {
     kernel: featureAttentionBackward,
     variant: {},
-    uniforms: { rows, heads, head4, is_second: y ? 0 : 1 },
-    slots: { dy: a.dy, stats: a.stats, shares: a.shares, y: y ?? { buffer: "unused", offset: 0, size: 16 } },
+    uniforms: { rows, heads, head4, is_second: isSecond ? 1 : 0 },
+    slots: { dy: a.dy, stats: a.stats, shares: a.shares, y: a.y },
     workgroups: workgroupsFor(Math.ceil((rows * heads) / WORKGROUP_SIZE), a.maxWorkgroups),
-    bytesRead: a.dy.size + (y ? a.shares.size : a.stats.size),
-    bytesWritten: a.shares.size + (y ? y.size + a.stats.size : 0),
+    bytesRead: a.dy.size + (isSecond ? a.stats.size : a.shares.size),
+    bytesWritten: a.shares.size + (isSecond ? 0 : a.y.size + a.stats.size),
   };
 }

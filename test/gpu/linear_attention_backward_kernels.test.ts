@@ -270,8 +270,8 @@ describe.each(cases)("$batch x $tokens tokens, $heads heads of $headDim, $featur
     const dy = normals32(15, rows * heads * headDim);
     const [shares, padDy] = [padShares(products, headDim), pad(dy, heads, headDim)];
     const common = { dy: slotOf("dy", padDy.length), stats: slotOf("stats", 2 * rows * heads), rows, heads, head4, maxWorkgroups };
-    const first = planFeatureAttentionBackward({ ...common, shares: slotOf("shares", shares.length), y: slotOf("y", padDy.length) });
-    const second = planFeatureAttentionBackward({ ...common, shares: slotOf("again", shares.length) });
+    const first = planFeatureAttentionBackward({ ...common, shares: slotOf("shares", shares.length), y: slotOf("y", padDy.length), isSecond: false });
+    const second = planFeatureAttentionBackward({ ...common, shares: slotOf("again", shares.length), y: slotOf("unused", 4), isSecond: true });
     const result = await runSteps(gpu, [first, second], {
       dy: padDy,
       stats: 2 * rows * heads,

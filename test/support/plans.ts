@@ -165,6 +165,22 @@ function iterations({ kernel, uniforms, variant }: Step): number {
       return Math.ceil(u("keys") / 32) * (1 + u("head4") + 8);
     case "attention_backward_kv":
       return Math.ceil(u("queries") / 32) * (1 + u("head4") + 8);
+    case "append_ones":
+      return 0;
+    case "random_features":
+      return u("levels") * (1 + u("head4")) + 8;
+    case "feature_sums":
+      return u("block_tokens") + 8;
+    case "feature_scores":
+      return u("features4") + 8;
+    case "feature_products":
+      return u("inner4") + (u("local") ? u("block_tokens") / 4 : 0) + 8;
+    case "feature_attention_backward":
+      return 2 * u("head4");
+    case "random_features_backward": // 8 rows of each level on the way up and down
+      return 2 * u("levels") * (1 + u("head4") + 8) + u("head4") + 8;
+    case "random_vectors_backward":
+      return u("levels") * (1 + u("vectors4")) + u("vectors4") + 8;
     default:
       throw new Error(`how often does ${kernel.name} loop?`);
   }
@@ -204,6 +220,8 @@ function readsWritten({ kernel, uniforms }: Step, name: string): boolean {
       return name === "dx" && uniforms["accumulate"] === 1;
     case "add_rows_backward":
       return name === "dy";
+    case "feature_attention_backward":
+      return name === (uniforms["is_second"] === 1 ? "stats" : "shares");
     case "embed_backward":
       return name === "partial" && uniforms["level"] === 1;
     default:
