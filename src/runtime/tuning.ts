@@ -1,5 +1,5 @@
 import { checkInteger, checkObject, checkOneOf, rangeError } from "../checks.ts";
-import type { Split, TileName } from "./kernel.ts";
+import type { TileName } from "./kernel.ts";
 
 /** What a kernel's host half may choose by the adapter. Results differ in rounding only, and not at all on one adapter. */
 export interface Tuning {
@@ -12,7 +12,7 @@ export interface Tuning {
   /** Selection in one dispatch up to this width; in two over slabs of query rows beyond it. */
   readonly fusedSelectMaxDim: number;
   /** Lanes that share 4 channels where single tokens are decoded: 1, 4, 16 or 64. */
-  readonly decodeLanes: 1 | Split;
+  readonly decodeLanes: 1 | 4 | 16 | 64;
 }
 
 export interface AdapterDescription {
