@@ -52,6 +52,13 @@ const AROUND: readonly (readonly [string, string])[] = [
   ["hom", "await HomLayer.create(gpu, config, params)"],
   ["context", "Tensor.from(gpu, numbersOf(50 * 64), [1, 50, 64])"],
   ["query", "Tensor.from(gpu, numbersOf(4 * 64), [1, 4, 64])"],
+  ["nodes", "context"],
+  ["gradOutput", "context"],
+  [
+    "weights",
+    `Object.fromEntries(Object.entries({ ho_proj: [128, 64], se_proj: [128, 64], ag_proj: [64, 128], "ffw.1": [64, 64], "ffw.3": [64, 64] })
+      .flatMap(([key, [out, inner]]) => [[key + ".weight", numbersOf(out * inner)], [key + ".bias", numbersOf(out)]]))`,
+  ],
   ["tokens", "Tensor.from(gpu, numbersOf(3 * 64), [1, 3, 64])"],
 ];
 const mentions = (code: string, name: string) => new RegExp(String.raw`(?<![\w."])${name}\b(?!"|:)|\.\.\.${name}\b`).test(code);
