@@ -23,7 +23,7 @@ export interface MergeMomentsArguments {
 export function planMergeMoments(a: MergeMomentsArguments): Step {
   const { divisor } = a;
   const blocks = a.ragged ? a.blocksPerSegment / a.segments : a.blocksPerSegment;
-  const lanes = blocks > GROUP ? 16 : 1;
+  const lanes = blocks > 4 * GROUP ? 16 : 1;
   return {
     kernel: mergeMoments,
     variant: { lanes },
