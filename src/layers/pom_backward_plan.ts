@@ -9,14 +9,7 @@ import { planTranspose } from "../ops/transpose.ts";
 import type { GpuLimits } from "../runtime/gpu.ts";
 import { BIND_ALIGNMENT, type Slot, type Step, TILES, tileFor } from "../runtime/kernel.ts";
 import type { Tuning } from "../runtime/tuning.ts";
-import {
-  BackwardPlanner,
-  type GatedSlab,
-  type Gradients,
-  type HomBackwardCall,
-  type TokenSlab,
-  type TransposedWeights,
-} from "./hom_backward_plan.ts";
+import { type BackwardCall, BackwardPlanner, type GatedSlab, type Gradients, type TokenSlab, type TransposedWeights } from "./backward_planner.ts";
 import type { HomPlan } from "./hom_plan.ts";
 import { MAX_INNER_STEPS, momentLayout } from "./planner.ts";
 import type { PomPlanConfig } from "./pom_plan.ts";
@@ -92,13 +85,13 @@ export function planPomTranspose(config: PomPlanConfig, limits: GpuLimits): Step
  * The dispatches of a polynomial mixer's backward pass. Beside the buffers of `planHomBackward` the caller's are constants, gates, query_positions, context_positions,
  * gradGates, and gradCoefficients `[degree, k·E]`. Pure: nothing here touches a GPU.
  */
-export function planPomBackward(config: PomPlanConfig, tuning: Tuning, limits: GpuLimits, call: HomBackwardCall): HomPlan {
+export function planPomBackward(config: PomPlanConfig, tuning: Tuning, limits: GpuLimits, call: BackwardCall): HomPlan {
   const { steps, scratch } = new PomBackwardPlanner(config, tuning, limits, call).plan();
   return { steps, scratch, flops: pomBackwardFlops(config, call) };
 }
 
 /** Multiply-adds count 2. Gradients that are computed twice, in slabs of a long causal row, count once. */
-export function pomBackwardFlops(config: PomPlanConfig, call: Pick<HomBackwardCall, "batch" | "queryLength" | "contextLength" | "mask">): number {
+export function pomBackwardFlops(config: PomPlanConfig, call: Pick<BackwardCall, "batch" | "queryLength" | "contextLength" | "mask">): number {
   const { dim, order, orderExpand, pom } = config;
   const { batch: B, queryLength: T, contextLength: N } = call;
   const M = order * orderExpand * dim;
@@ -118,7 +111,7 @@ class PomBackwardPlanner extends BackwardPlanner {
   readonly #back: ReturnType<typeof pomTransposed>;
   #coefficients = false;
 
-  constructor(config: PomPlanConfig, tuning: Tuning, limits: GpuLimits, call: HomBackwardCall) {
+  constructor(config: PomPlanConfig, tuning: Tuning, limits: GpuLimits, call: BackwardCall) {
     const back = pomTransposed(config);
     super(config, tuning, limits, call, back);
     this.#config = config;

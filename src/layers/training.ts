@@ -6,7 +6,7 @@ import type { ProgramCache } from "../runtime/program_cache.ts";
 import { allOf, type Shape, Tensor } from "../runtime/tensor.ts";
 import { USAGE } from "../runtime/usage.ts";
 import type { GPUBuffer } from "../webgpu.ts";
-import type { HomBackwardCall } from "./hom_backward_plan.ts";
+import type { BackwardCall } from "./backward_planner.ts";
 import { type HomMask, type MaskShape, type ResolvedMask, uploadBuffers } from "./mask.ts";
 import type { CheckedCall, ForwardOptions } from "./moment_layer.ts";
 import { checkTensor } from "./tensor_checks.ts";
@@ -40,7 +40,7 @@ export interface Training {
   /** Bytes of the buffers that are only needed on the way to them. */
   readonly passing: Readonly<Record<string, number>>;
   /** The dispatches; buffers of gradients bear the parameters' names. */
-  readonly plan: (call: HomBackwardCall) => { readonly steps: readonly Step[]; readonly scratch: ReadonlyMap<string, number> };
+  readonly plan: (call: BackwardCall) => { readonly steps: readonly Step[]; readonly scratch: ReadonlyMap<string, number> };
 }
 
 /** What the backward pass needs of a layer. */

@@ -11,7 +11,8 @@ import {
   requestGpu,
   Tensor,
 } from "../../src/index.ts";
-import { type HomBackwardCall, planHomBackward, planHomTranspose, transposedWeights } from "../../src/layers/hom_backward_plan.ts";
+import type { BackwardCall } from "../../src/layers/backward_planner.ts";
+import { planHomBackward, planHomTranspose, transposedWeights } from "../../src/layers/hom_backward_plan.ts";
 import { minimumScratch } from "../../src/layers/hom_plan.ts";
 import { packLinear } from "../../src/layers/params.ts";
 import { type HomBackwardArguments, homBackward } from "../../src/reference/hom_backward.ts";
@@ -509,7 +510,7 @@ describe("the planned steps on memory full of NaN, at any offset", () => {
     ),
   )("budget x$budget, byte $offset, self $self, accumulate $accumulate", async ({ budget, offset, self, accumulate, bias }) => {
     for (const mask of [{ kind: "causal", ahead: 1 }, { kind: "none" }] as const) {
-      const call: HomBackwardCall = {
+      const call: BackwardCall = {
         batch,
         queryLength: tokens,
         contextLength: tokens,

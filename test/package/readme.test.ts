@@ -121,7 +121,7 @@ describe("the README's tables", () => {
       await run(`
         import { HomLayer } from "homm-webgpu";
         import { requestNodeGpu } from "homm-webgpu/node";
-        const gpu = await requestNodeGpu({ tuning: { blockTokens: 16, prefixBlockTokens: 16, fusedSelectMaxDim: 128 } });
+        const gpu = await requestNodeGpu({ tuning: { blockTokens: 32, prefixBlockTokens: 16, fusedSelectMaxDim: 128 } });
         const [dim, order, orderExpand] = [512, 2, 2];
         const zeros = (n) => new Float32Array(n);
         const M = order * orderExpand * dim;

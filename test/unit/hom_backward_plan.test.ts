@@ -1,5 +1,6 @@
 import { describe, expect, it } from "vitest";
-import { backwardFlopsOf, type HomBackwardCall, planHomBackward, planHomTranspose, transposedWeights } from "../../src/layers/hom_backward_plan.ts";
+import type { BackwardCall } from "../../src/layers/backward_planner.ts";
+import { backwardFlopsOf, planHomBackward, planHomTranspose, transposedWeights } from "../../src/layers/hom_backward_plan.ts";
 import type { MaskPlan } from "../../src/layers/hom_plan.ts";
 import { momentLayout } from "../../src/layers/planner.ts";
 import type { Step } from "../../src/runtime/kernel.ts";
@@ -13,7 +14,7 @@ const BROUGHT = new Set(
 const WEIGHTS = new Set(["projections", "projectionsBack", "ag", "agBack", "gradProjections", "gradAg"]);
 
 interface Case extends PlanCase {
-  readonly call: HomBackwardCall;
+  readonly call: BackwardCall;
 }
 
 const offsets = { query: 0, context: 0, gradOut: 0, gradQuery: 0 } as const;
@@ -128,7 +129,7 @@ describe("planHomBackward", () => {
   });
 
   const small = { dim: 64, order: 2, orderExpand: 2, activation: "gelu", scratchBudget: 64 * MIB } as const;
-  const kernelsOf = (call: Omit<HomBackwardCall, "query" | "context" | "gradOut" | "gradQuery">) =>
+  const kernelsOf = (call: Omit<BackwardCall, "query" | "context" | "gradOut" | "gradQuery">) =>
     planHomBackward(small, TUNINGS[0]!, LIMITS, { ...offsets, ...call })
       .steps.map(({ kernel }) => kernel.name)
       .filter((name) => name !== "merge_gradients");

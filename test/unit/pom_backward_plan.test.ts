@@ -1,5 +1,5 @@
 import { describe, expect, it } from "vitest";
-import type { HomBackwardCall } from "../../src/layers/hom_backward_plan.ts";
+import type { BackwardCall } from "../../src/layers/backward_planner.ts";
 import { minimumScratch } from "../../src/layers/hom_plan.ts";
 import { planPomBackward, planPomTranspose, pomBackwardFlops, pomGradientBytes, pomTransposed } from "../../src/layers/pom_backward_plan.ts";
 import { type PomConfig, pomPlanConfig } from "../../src/layers/pom_config.ts";
@@ -56,7 +56,7 @@ interface Case {
   readonly name: string;
   readonly config: PomPlanConfig;
   readonly tuning: Tuning;
-  readonly call: HomBackwardCall;
+  readonly call: BackwardCall;
 }
 
 const offsets = { query: 0, context: 0, gradOut: 0, gradQuery: 0 } as const;
