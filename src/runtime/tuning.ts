@@ -33,7 +33,7 @@ export interface AdapterDescription {
  * `decodeLanes`: a token alone has too few channels to fill a GPU, so 16 lanes are expected to win there, unmeasured; software adapters lose by the barriers.
  */
 const software: Tuning = { tile: "16x8", blockTokens: 128, prefixBlockTokens: 64, fusedSelectMaxDim: 0, decodeLanes: 1 };
-const gpu: Tuning = { tile: "8x4", blockTokens: 16, prefixBlockTokens: 16, fusedSelectMaxDim: 128, decodeLanes: 16 };
+const gpu: Tuning = { tile: "8x4", blockTokens: 32, prefixBlockTokens: 16, fusedSelectMaxDim: 128, decodeLanes: 16 };
 
 /** A tuning for this adapter with the caller's choices in it, for example what `tune` found earlier. @throws TypeError, RangeError */
 export function checkedTuning(where: string, adapter: AdapterDescription, features: ReadonlySet<string>, choices: Partial<Tuning> = {}): Tuning {
