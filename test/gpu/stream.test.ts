@@ -233,7 +233,7 @@ describe("a state", async () => {
   });
 });
 
-describe.each(LANES)("a window, %i lanes", async (lanes) => {
+describe.each([1, 16])("a window, %i lanes", async (lanes) => {
   const dim = 8;
   const { layer, shape, params } = await makeLayer(10, { dim, order: 2, orderExpand: 2 }, lanes);
 
