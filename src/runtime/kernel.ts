@@ -43,7 +43,7 @@ export interface Variant {
   readonly tile?: TileName;
   /** Lanes that share a tile's inner dimension; alone unless given. */
   readonly split?: Split;
-  /** Lanes over the outputs of select.wgsl. */
+  /** Lanes over the outputs of select.wgsl, and over the groups of blocks of merge_moments.wgsl. */
   readonly lanes?: 1 | 16 | 32 | 64;
   /** Queries of a lane, and columns of 4 outputs, in attention.wgsl. */
   readonly queryRows?: 4 | 8;

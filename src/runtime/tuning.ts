@@ -27,8 +27,8 @@ export interface AdapterDescription {
  * 0.62-0.70 of that of `8x4`; the one-dispatch selection makes a layer take 1.0-1.7 and 1.3-1.7 times as long. On GPUs, where the gated rows' trip
  * through memory is what costs, it is expected to win at small widths; that half is an expectation, not a measurement.
  *
- * Blocks: of 32 or 64 tokens instead of 128 make 128 and 256 tokens take 0.77-0.94 of the time on SwiftShader, and 4,096 tokens 1.08-1.10, for each
- * block loads its weights anew. A GPU has far more invocations to keep busy, so its blocks are short; that is an expectation, too.
+ * Blocks: of 32 or 64 tokens instead of 128 make 128 and 256 tokens take 0.77-0.94 of the time on SwiftShader, and 4,096 tokens 1.08-1.10
+ * (in single processes, which differ as much at that size: docs/performance.md). A GPU has far more invocations to keep busy, so its blocks are short; that is an expectation, too.
  *
  * `decodeLanes`: a token alone has too few channels to fill a GPU, so 16 lanes are expected to win there, unmeasured; software adapters lose by the barriers.
  */
