@@ -7,7 +7,7 @@ export const usage = `npm run bench -- [options]
   --contenders NAMES  of ${Object.keys(CONTENDERS).join(", ")}; default all
   --rounds N          interleaved rounds (default 7, with --quick 3)
   --quick             small shapes, short batches
-  --budget SECONDS    time for one entry of a group; a slower one gets fewer rounds, or is skipped (default 60, with --quick 10)
+  --budget SECONDS    time for one entry of a group; a slower one gets fewer rounds, or is skipped (default 10, with --quick 5)
   --node              Dawn in Node instead of headless Chromium
   --base REF          measures that commit of this repository in the same rounds
   --json FILE         the results as JSON
@@ -43,7 +43,7 @@ export function readOptions(args) {
     quick,
     contenders,
     rounds: positive("--rounds", values.rounds, quick ? 3 : 7),
-    budgetMs: 1000 * positive("--budget", values.budget, quick ? 10 : 60),
+    budgetMs: 1000 * positive("--budget", values.budget, quick ? 5 : 10),
     /** A batch of calls is made about this long. */
     batchMs: quick ? 40 : 150,
   };

@@ -1,4 +1,4 @@
-import { MAX_INNER_STEPS } from "../layers/planner.ts";
+import { MAX_INNER_STEPS, slabBytes } from "../layers/planner.ts";
 import { ATTENTION_TILE, attentionStatsBytes, attentionTileSteps, planAttentionKernel } from "../ops/attention.ts";
 import { planLinear } from "../ops/linear.ts";
 import { type Rows, weightBytes } from "../ops/op.ts";
@@ -26,13 +26,9 @@ export interface AttentionPlanConfig {
   readonly scratchBudget: number;
 }
 
-/** What a slab of rows takes at most, unless that is fewer rows than SLAB_ROWS: more would only cost memory, and leave the caches. */
-const SLAB_BYTES = 8 << 20;
-const SLAB_ROWS = 1024;
-
 /** Rows that a slab of such rows should have, whatever the budget. */
 export function slabRows(rowBytes: number): number {
-  return Math.max(SLAB_ROWS, Math.floor(SLAB_BYTES / rowBytes));
+  return Math.floor(slabBytes(rowBytes) / rowBytes);
 }
 
 /** Stretches of equally many tokens of some batch rows. */
@@ -71,8 +67,8 @@ export class ProjectionPlanner {
   }
 
   /** A lane with more queries loads less for each, and leaves fewer workgroups: software adapters want the first, GPUs the second. */
-  get queriesOfLane(): 4 | 8 {
-    return this.tile === "8x4" ? 4 : 8;
+  get queriesOfLane(): 4 | 8 | "quads" {
+    return this.tile === "16x8_quads" ? "quads" : this.tile === "8x4" ? 4 : 8;
   }
 
   /** Rows of this many bytes that one binding holds, of tokens that are bound themselves. */

@@ -142,6 +142,11 @@ export interface Source {
 const SLAB_BYTES = 4 << 20;
 const SLAB_ROWS = 1024;
 
+/** Bytes of a slab of such rows, where a budget allows. */
+export function slabBytes(rowBytes: number): number {
+  return Math.max(SLAB_BYTES, SLAB_ROWS * rowBytes);
+}
+
 /**
  * Collects the dispatches of one call, cut so that scratch stays within the budget and bindings within the device's limits. Slabs of a sum are
  * cut at whole groups of blocks: the order of additions, and with it every bit, does not depend on the batch.
@@ -215,7 +220,7 @@ export class Planner {
   /** Rows of moments that a slab of queries or of causal tokens may take: as many as keep an adapter busy, within half of the budget. */
   get slabRows(): number {
     const rowBytes = this.rowBytes + this.gateBytes;
-    return this.#rowsWithin(Math.min(this.config.scratchBudget / 2, Math.max(SLAB_BYTES, SLAB_ROWS * rowBytes)), rowBytes);
+    return this.#rowsWithin(Math.min(this.config.scratchBudget / 2, slabBytes(rowBytes)), rowBytes);
   }
 
   #rowsWithin(bytes: number, rowBytes = this.rowBytes): number {

@@ -1,4 +1,5 @@
 import source from "../../shaders/attention.wgsl?raw";
+import quadsSource from "../../shaders/attention_quads.wgsl?raw";
 import { type Slot, type Step, WORKGROUP_SIZE } from "../runtime/kernel.ts";
 import { defineKernel, FOUR_ROWS, variantsOf, workgroupsFor } from "./op.ts";
 
@@ -6,6 +7,16 @@ import { defineKernel, FOUR_ROWS, variantsOf, workgroupsFor } from "./op.ts";
 const VARIANTS = variantsOf({ queryRows: [4], headColumns: [1, 2, 4] }, { queryRows: [8], headColumns: [1, 2] });
 
 export const attention = defineKernel({ name: "attention", source, uses: [FOUR_ROWS], variants: VARIANTS });
+
+export const attentionQuads = defineKernel({
+  name: "attention_quads",
+  source: quadsSource,
+  uses: [FOUR_ROWS],
+  variants: variantsOf({ queryRows: [8], headColumns: [1, 2, 4], tile: ["16x8_quads"] }),
+});
+
+/** Queries of a quad, keys that it scores at once, and the vec4s of a head that its lanes hold. */
+const QUADS = { queries: 8, keys: 16, head4: 16 };
 
 /** Lanes side by side over the keys of a tile, and over the columns of an output. */
 const SIDES = WORKGROUP_SIZE / 8;
@@ -31,8 +42,8 @@ export interface AttentionKernelArguments {
   readonly accumulate: boolean;
   /** Divide by the sum. */
   readonly last: boolean;
-  /** Queries of a lane; 4 for heads of more than 64 channels. */
-  readonly queryRows: 4 | 8;
+  /** Queries of a lane; 4 for heads of more than 64 channels. Quads have 8, for heads of up to 64 channels; others take 4 without them. */
+  readonly queryRows: 4 | 8 | "quads";
   readonly maxWorkgroups: number;
 }
 
@@ -54,21 +65,25 @@ export function attentionStatsBytes(heads: number, head4: number): number {
 
 /** Inner steps of an invocation for each tile of keys. */
 export function attentionTileSteps(head4: number): number {
-  return head4 + 4 * SIDES;
+  return Math.max(head4 + 4 * SIDES, (ATTENTION_TILE / QUADS.keys) * (head4 + 5));
 }
 
 /** Softmax attention of a slab of queries over a slab of keys; one dispatch. */
 export function planAttentionKernel(a: AttentionKernelArguments): Step {
   const { headColumns: columns, groups } = headColumns(a.head4);
-  const queryRows = columns === 4 ? 4 : a.queryRows;
-  const tiles = Math.ceil(a.queries / (8 * queryRows));
+  const quads = a.queryRows === "quads" && a.head4 <= QUADS.head4;
+  const queryRows = columns < 4 && a.queryRows === 8 ? 8 : 4;
+  const workgroups = quads
+    ? Math.ceil((Math.ceil(a.queries / QUADS.queries) * a.heads * a.batchRows * 4) / WORKGROUP_SIZE)
+    : Math.ceil(a.queries / (8 * queryRows)) * groups * a.heads * a.batchRows;
   return {
-    kernel: attention,
-    variant: { queryRows, headColumns: columns },
+    ...(quads
+      ? { kernel: attentionQuads, variant: { queryRows: 8, headColumns: a.head4 <= 4 ? 1 : a.head4 <= 8 ? 2 : 4, tile: "16x8_quads" } }
+      : { kernel: attention, variant: { queryRows, headColumns: columns } }),
     uniforms: {
       heads: a.heads,
       head4: a.head4,
-      column_groups: groups,
+      ...(!quads && { column_groups: groups }),
       batch_rows: a.batchRows,
       queries: a.queries,
       keys: a.keys,
@@ -79,7 +94,7 @@ export function planAttentionKernel(a: AttentionKernelArguments): Step {
       last: a.last ? 1 : 0,
     },
     slots: { q: a.q, kv: a.kv, stats: a.stats, y: a.y },
-    workgroups: workgroupsFor(tiles * groups * a.heads * a.batchRows, a.maxWorkgroups),
+    workgroups: workgroupsFor(workgroups, a.maxWorkgroups),
     bytesRead: a.q.size + a.kv.size + (a.accumulate ? a.stats.size + a.y.size : 0),
     bytesWritten: a.stats.size + a.y.size,
   };

@@ -149,7 +149,7 @@ export function defineKernel(spec: OpSpec): Kernel {
     },
     code: (variant) =>
       [
-        (uses.includes(TILE) ? DIRECTIVES[variant.tile ?? "8x4"] : "") + source,
+        DIRECTIVES[variant.tile ?? "8x4"] + source,
         ...uses.flatMap((files) => files(variant)),
         `const WORKGROUP_SIZE: u32 = ${WORKGROUP_SIZE}u;`,
         `const GROUP: u32 = ${GROUP}u;`,

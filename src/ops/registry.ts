@@ -6,7 +6,7 @@ import { addRowsBackward } from "./add_rows_backward.ts";
 import { appendOnes } from "./append_ones.ts";
 import { applyGates } from "./apply_gates.ts";
 import { applyGatesBackward } from "./apply_gates_backward.ts";
-import { attention } from "./attention.ts";
+import { attention, attentionQuads } from "./attention.ts";
 import { attentionBackwardKv, attentionBackwardQ } from "./attention_backward.ts";
 import { attentionRows } from "./attention_rows.ts";
 import { combineStates } from "./combine_states.ts";
@@ -105,6 +105,7 @@ export const kernels: readonly Kernel[] = [
   modulate,
   addRows,
   attention,
+  attentionQuads,
   randomFeatures,
   featureSums,
   featureScores,

@@ -20,6 +20,7 @@ beforeEach(() => watch.reset());
 const gpu = await requestGpu({ device, tuning: { tile: "8x4" } });
 /** Eight queries a lane in attention.wgsl. */
 const wide = await requestGpu({ device, tuning: { tile: "16x8" } });
+const quads = device.features.has("subgroups") ? [await requestGpu({ device, tuning: { tile: "16x8_quads" } })] : [];
 const adapter = gpu.info.description;
 
 /** Gradients by name, read back; the tensors are destroyed. */
@@ -68,7 +69,7 @@ const SLOW_COMPILER = 120_000;
 describe("golden gradients", { timeout: SLOW_COMPILER }, async () => {
   const cases = (await goldenCases("mha")).filter(({ grads }) => grads.length > 0);
   it("of 1 case", () => expect(cases.length).toBe(1));
-  it.each(cases.flatMap((entry) => [gpu, wide].map((on) => ({ name: entry.name, tile: on.tuning.tile, entry, on }))))(
+  it.each(cases.flatMap((entry) => [gpu, wide, ...quads].map((on) => ({ name: entry.name, tile: on.tuning.tile, entry, on }))))(
     "$name, $tile",
     async ({ entry, on }) => {
       const { shape, params, args, expected: y, outputShape } = await baselineGolden(entry);

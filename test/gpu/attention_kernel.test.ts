@@ -20,7 +20,7 @@ interface Case {
   readonly headDim: number;
   readonly causal?: boolean;
   readonly firstQuery?: number;
-  readonly queryRows?: 4 | 8;
+  readonly queryRows?: 4 | 8 | "quads";
   /** Where slabs of keys begin. */
   readonly slabs?: readonly number[];
   /** Size of the scores. */
@@ -89,7 +89,7 @@ async function run(c: Case): Promise<void> {
   expectClose(y, expected, { relL2: LAYER_F32, what: "y", adapter, shape: [batch, queries, heads, padded(headDim)] });
 }
 
-describe.each([4, 8] as const)("%d queries a lane", (queryRows) => {
+describe.each([4, 8, ...(gpu.features.has("subgroups") ? (["quads"] as const) : [])] as const)("%s queries a lane", (queryRows) => {
   const causal = true;
   it.each<Case>([
     { batch: 1, queries: 1, keys: 1, heads: 1, headDim: 4 },
@@ -127,12 +127,14 @@ describe("planAttentionKernel", () => {
       accumulate: false,
       last: true,
     } as const;
-    const plan = (heads: number, head4: number, queries: number, queryRows: 4 | 8) =>
+    const plan = (heads: number, head4: number, queries: number, queryRows: 4 | 8 | "quads") =>
       planAttentionKernel({ ...base, heads, head4, batchRows: 2, queries, queryRows, maxWorkgroups: 100 }).workgroups;
     expect(plan(3, 16, 64, 8)).toEqual([6, 1, 1]);
     expect(plan(3, 16, 64, 4)).toEqual([12, 1, 1]);
     expect(plan(3, 17, 64, 8)).toEqual([12, 1, 1]);
     expect(plan(3, 33, 64, 8)).toEqual([24, 1, 1]);
     expect(plan(3, 16, 65 * 64, 8)).toEqual([98, 4, 1]);
+    expect(plan(3, 16, 65, "quads")).toEqual([4, 1, 1]);
+    expect(plan(3, 17, 64, "quads")).toEqual(plan(3, 17, 64, 4));
   });
 });

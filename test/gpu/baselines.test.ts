@@ -23,6 +23,7 @@ beforeEach(() => watch.reset());
 const gpu = await requestGpu({ device, tuning: { tile: "8x4" } });
 /** Eight queries a lane in attention.wgsl, short blocks in linear attention. */
 const wide = await requestGpu({ device, tuning: { tile: "16x8", blockTokens: 8, prefixBlockTokens: 8 } });
+const quads = device.features.has("subgroups") ? [await requestGpu({ device, tuning: { tile: "16x8_quads" } })] : [];
 const adapter = gpu.info.description;
 
 type Kind = "softmax" | FeatureMap;
@@ -81,7 +82,7 @@ describe.each(KINDS)("%s", { timeout: SLOW_COMPILER }, (kind) => {
     { dim: 68, heads: 1, features: 64 },
   ])("awkward lengths, $heads heads over width $dim", async (sizes) => {
     const { layer, twin } = await make(gpu, kind, sizes);
-    const wideLayer = await make(wide, kind, sizes);
+    const others = await Promise.all([wide, ...quads].map(async (on) => ({ on, layer: (await make(on, kind, sizes)).layer })));
     for (const [batch, length] of [
       [1, 1],
       [3, 1],
@@ -95,11 +96,12 @@ describe.each(KINDS)("%s", { timeout: SLOW_COMPILER }, (kind) => {
         const what = `${kind}, ${batch} x ${length}, causal ${causal}`;
         const options = { relL2: LAYER_F32, what, adapter, shape: [batch, length, sizes.dim] };
         expectClose(await solve(layer, gpu, x, batch, length, causal), expected, options);
-        expectClose(await solve(wideLayer.layer, wide, x, batch, length, causal), expected, { ...options, what: `${what}, other tuning` });
+        for (const { on, layer } of others)
+          expectClose(await solve(layer, on, x, batch, length, causal), expected, { ...options, what: `${what}, ${on.tuning.tile}` });
       }
     }
     layer.destroy();
-    wideLayer.layer.destroy();
+    for (const { layer: other } of others) other.destroy();
   });
 
   it("the smallest scratch budget: many slabs, the same result", async () => {

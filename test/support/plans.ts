@@ -159,6 +159,8 @@ function iterations({ kernel, uniforms, variant }: Step): number {
     }
     case "attention": // tiles of 64 keys
       return Math.ceil(u("keys") / 64) * (1 + u("head4") + 8 + 2 * (1 + 8)) + 8;
+    case "attention_quads": // tiles of 16 keys
+      return Math.ceil(u("keys") / 16) * (1 + u("head4") + 4) + 16;
     case "attention_rows":
       return u("head4");
     case "attention_backward_q":
