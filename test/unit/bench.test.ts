@@ -164,7 +164,7 @@ describe("options", () => {
     expect(readOptions([])).toMatchObject({
       rounds: 7,
       quick: false,
-      budgetMs: 60_000,
+      budgetMs: 10_000,
       contenders: ["homm", "jax", "tfjs", "onnx", "rivals", "plain"],
     });
     expect(readOptions(["--quick", "--rounds", "1"])).toMatchObject({ rounds: 1, budgetMs: 10_000 });
