@@ -167,7 +167,7 @@ describe("options", () => {
       budgetMs: 10_000,
       contenders: ["homm", "jax", "tfjs", "onnx", "rivals", "plain"],
     });
-    expect(readOptions(["--quick", "--rounds", "1"])).toMatchObject({ rounds: 1, budgetMs: 10_000 });
+    expect(readOptions(["--quick", "--rounds", "1"])).toMatchObject({ rounds: 1, budgetMs: 5_000 });
     expect(() => readOptions(["--rounds", "0"])).toThrow("--rounds must be a whole number from 1 on");
     expect(() => readOptions(["--contenders", "homm,jaxx"])).toThrow("got jaxx");
     expect(() => readOptions(["--fliter", "A"])).toThrow();
