@@ -42,7 +42,6 @@ const TILE_KEYS: u32 = 2u * HALF_KEYS;
 const TILE_QUERIES: u32 = WORKGROUP_SIZE / SIDES * QUERY_ROWS;
 // One more than a row needs: rows begin in different banks.
 const PITCH: u32 = SIDES + 1u;
-const LOWEST: f32 = -1e30;
 
 // [query of the tile, 4 keys], [query of the tile, side]
 var<workgroup> sh_p: array<vec4f, TILE_QUERIES * PITCH>;
@@ -50,42 +49,17 @@ var<workgroup> sh_side: array<f32, TILE_QUERIES * PITCH>;
 var<workgroup> sh_max: array<f32, TILE_QUERIES>;
 var<workgroup> sh_scale: array<f32, TILE_QUERIES>;
 
-// One column of 4 rows: a matrix whose columns are the rows.
-fn load_kv(rows: vec4u, column: u32) -> mat4x4f {
-  return mat4x4f(kv[rows.x + column], kv[rows.y + column], kv[rows.z + column], kv[rows.w + column]);
-}
-
-fn load_q(rows: vec4u, column: u32) -> mat4x4f {
-  return mat4x4f(q[rows.x + column], q[rows.y + column], q[rows.z + column], q[rows.w + column]);
-}
-
-// How many keys of the slab a query of the slab sees.
-fn seen_by(query: u32) -> u32 {
-  if (shape.causal == 0u) {
-    return shape.keys;
-  }
-  return min(shape.keys, max(shape.first_query + query + 1u, shape.first_key) - shape.first_key);
-}
-
-fn visible(score: vec4f, key: u32, seen: u32) -> vec4f {
-  return select(vec4f(LOWEST), score, vec4u(key, key + 1u, key + 2u, key + 3u) < vec4u(seen));
-}
-
 // Scores of 4 queries, a column each.
 fn mask_scores(s: mat4x4f, key: u32, seen: vec4u) -> mat4x4f {
   return mat4x4f(visible(s[0], key, seen.x), visible(s[1], key, seen.y), visible(s[2], key, seen.z), visible(s[3], key, seen.w));
 }
 
-fn largest(v: vec4f) -> f32 {
-  return max(max(v.x, v.y), max(v.z, v.w));
-}
-
 fn share_largest(s: mat4x4f, t: mat4x4f, local: u32, side: u32) {
   let at = local * PITCH + side;
-  sh_side[at] = largest(max(s[0], t[0]));
-  sh_side[at + PITCH] = largest(max(s[1], t[1]));
-  sh_side[at + 2u * PITCH] = largest(max(s[2], t[2]));
-  sh_side[at + 3u * PITCH] = largest(max(s[3], t[3]));
+  sh_side[at] = largest_of(max(s[0], t[0]));
+  sh_side[at + PITCH] = largest_of(max(s[1], t[1]));
+  sh_side[at + 2u * PITCH] = largest_of(max(s[2], t[2]));
+  sh_side[at + 3u * PITCH] = largest_of(max(s[3], t[3]));
 }
 
 // Writes the exponentials of 4 keys for 4 queries; returns their sums.

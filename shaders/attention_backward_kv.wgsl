@@ -39,29 +39,10 @@ const SIDES: u32 = 8u;
 const TILE: u32 = QUERY_ROWS * SIDES;
 // One more than a row needs: rows begin in different banks.
 const PITCH: u32 = SIDES + 1u;
-const LOWEST: f32 = -1e30;
 
 // [key of the tile, 4 queries]
 var<workgroup> sh_shares: array<vec4f, TILE * PITCH>;
 var<workgroup> sh_slopes: array<vec4f, TILE * PITCH>;
-
-// One column of 4 rows: a matrix whose columns are the rows.
-fn load_kv(at: vec4u, column: u32) -> mat4x4f {
-  return mat4x4f(kv[at.x + column], kv[at.y + column], kv[at.z + column], kv[at.w + column]);
-}
-
-fn load_q(at: vec4u, column: u32) -> mat4x4f {
-  return mat4x4f(q[at.x + column], q[at.y + column], q[at.z + column], q[at.w + column]);
-}
-
-fn load_gradients(at: vec4u, column: u32) -> mat4x4f {
-  return mat4x4f(gradients[at.x + column], gradients[at.y + column], gradients[at.z + column], gradients[at.w + column]);
-}
-
-// One of the three numbers of 4 queries.
-fn load_rows(at: vec4u, number: u32) -> vec4f {
-  return vec4f(rows[3u * at.x + number], rows[3u * at.y + number], rows[3u * at.z + number], rows[3u * at.w + number]);
-}
 
 // The first query of the slab that sees a key of the slab, if any does.
 fn first_seeing(key: u32) -> u32 {
@@ -74,8 +55,8 @@ fn first_seeing(key: u32) -> u32 {
 // Shows the others a key's shares of 4 queries, and their slopes.
 fn share(to: u32, score: vec4f, value: vec4f, query: u32, first: u32, largest: vec4f, inverse: vec4f, delta: vec4f) {
   let positions = vec4u(query, query + 1u, query + 2u, query + 3u);
-  let visible = (positions >= vec4u(first)) & (positions < vec4u(shape.queries));
-  let shares = exp2(select(vec4f(LOWEST), score, visible) - largest) * inverse;
+  let sees = (positions >= vec4u(first)) & (positions < vec4u(shape.queries));
+  let shares = exp2(select(vec4f(LOWEST), score, sees) - largest) * inverse;
   sh_shares[to] = shares;
   sh_slopes[to] = shares * (value - delta);
 }

@@ -38,40 +38,12 @@ const SIDES: u32 = 8u;
 const TILE: u32 = QUERY_ROWS * SIDES;
 // One more than a row needs: rows begin in different banks.
 const PITCH: u32 = SIDES + 1u;
-const LOWEST: f32 = -1e30;
 
 // [query of the tile, 4 keys]
 var<workgroup> sh_slopes: array<vec4f, TILE * PITCH>;
 
-// One column of 4 rows: a matrix whose columns are the rows.
-fn load_kv(at: vec4u, column: u32) -> mat4x4f {
-  return mat4x4f(kv[at.x + column], kv[at.y + column], kv[at.z + column], kv[at.w + column]);
-}
-
-fn load_q(at: vec4u, column: u32) -> mat4x4f {
-  return mat4x4f(q[at.x + column], q[at.y + column], q[at.z + column], q[at.w + column]);
-}
-
-fn load_gradients(at: vec4u, column: u32) -> mat4x4f {
-  return mat4x4f(gradients[at.x + column], gradients[at.y + column], gradients[at.z + column], gradients[at.w + column]);
-}
-
-// One of the three numbers of 4 queries.
-fn load_rows(at: vec4u, number: u32) -> vec4f {
-  return vec4f(rows[3u * at.x + number], rows[3u * at.y + number], rows[3u * at.z + number], rows[3u * at.w + number]);
-}
-
-// How many keys of the slab a query of the slab sees.
-fn seen_by(query: u32) -> u32 {
-  if (shape.causal == 0u) {
-    return shape.keys;
-  }
-  return min(shape.keys, max(shape.first_query + query + 1u, shape.first_key) - shape.first_key);
-}
-
 fn slope(score: vec4f, value: vec4f, key: u32, seen: u32, largest: f32, inverse: f32, delta: f32) -> vec4f {
-  let visible = vec4u(key, key + 1u, key + 2u, key + 3u) < vec4u(seen);
-  return exp2(select(vec4f(LOWEST), score, visible) - largest) * inverse * (value - delta);
+  return exp2(visible(score, key, seen) - largest) * inverse * (value - delta);
 }
 
 fn load_dq(at: vec4u, column: u32) -> mat4x4f {

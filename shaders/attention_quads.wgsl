@@ -29,28 +29,6 @@ struct Shape {
 
 const QUERIES: u32 = 8u;
 const KEYS: u32 = 16u;
-const LOWEST: f32 = -1e30;
-
-// One column of 4 rows: a matrix whose columns are the rows.
-fn load_kv(rows: vec4u, column: u32) -> mat4x4f {
-  return mat4x4f(kv[rows.x + column], kv[rows.y + column], kv[rows.z + column], kv[rows.w + column]);
-}
-
-// How many keys of the slab a query of the slab sees.
-fn seen_by(query: u32) -> u32 {
-  if (shape.causal == 0u) {
-    return shape.keys;
-  }
-  return min(shape.keys, max(shape.first_query + query + 1u, shape.first_key) - shape.first_key);
-}
-
-fn visible(score: vec4f, key: u32, query: u32) -> vec4f {
-  return select(vec4f(LOWEST), score, vec4u(key, key + 1u, key + 2u, key + 3u) < vec4u(seen_by(query)));
-}
-
-fn largest(v: vec4f) -> f32 {
-  return max(max(v.x, v.y), max(v.z, v.w));
-}
 
 fn quad_max(v: vec4f) -> vec4f {
   let pair = max(v, quadSwapX(v));
@@ -62,16 +40,16 @@ fn quad_total(v: vec4f) -> vec4f {
   return pair + quadSwapY(pair);
 }
 
-fn load_y(row: u32, a: u32, b: u32, c: u32, d: u32) -> mat4x4f {
+fn load_y(row: u32, column: u32) -> mat4x4f {
   let most = shape.head4 - 1u;
   var m = mat4x4f();
-  m[0] = y[row + min(a, most)];
+  m[0] = y[row + min(column, most)];
   if (HEAD_COLUMNS > 1u) {
-    m[1] = y[row + min(b, most)];
+    m[1] = y[row + min(column + 4u, most)];
   }
   if (HEAD_COLUMNS > 2u) {
-    m[2] = y[row + min(c, most)];
-    m[3] = y[row + min(d, most)];
+    m[2] = y[row + min(column + 8u, most)];
+    m[3] = y[row + min(column + 12u, most)];
   }
   return m;
 }
@@ -155,14 +133,14 @@ fn main(@builtin(global_invocation_id) id: vec3u, @builtin(num_workgroups) grid:
   var lower_sum = vec4f();
   let stats_at = (batch_row * queries + query) * heads + head;
   if (shape.accumulate != 0u) {
-    y0 = load_y(upper.x, lane, lane + 4u, lane + 8u, lane + 12u);
-    y1 = load_y(upper.y, lane, lane + 4u, lane + 8u, lane + 12u);
-    y2 = load_y(upper.z, lane, lane + 4u, lane + 8u, lane + 12u);
-    y3 = load_y(upper.w, lane, lane + 4u, lane + 8u, lane + 12u);
-    y4 = load_y(lower.x, lane, lane + 4u, lane + 8u, lane + 12u);
-    y5 = load_y(lower.y, lane, lane + 4u, lane + 8u, lane + 12u);
-    y6 = load_y(lower.z, lane, lane + 4u, lane + 8u, lane + 12u);
-    y7 = load_y(lower.w, lane, lane + 4u, lane + 8u, lane + 12u);
+    y0 = load_y(upper.x, lane);
+    y1 = load_y(upper.y, lane);
+    y2 = load_y(upper.z, lane);
+    y3 = load_y(upper.w, lane);
+    y4 = load_y(lower.x, lane);
+    y5 = load_y(lower.y, lane);
+    y6 = load_y(lower.z, lane);
+    y7 = load_y(lower.w, lane);
     for (var i = 0u; i < min(QUERIES, queries - query); i++) {
       let before = stats[stats_at + i * heads];
       let sum = select(0.0, before.y, lane == 0u);
@@ -200,16 +178,16 @@ fn main(@builtin(global_invocation_id) id: vec3u, @builtin(num_workgroups) grid:
       s6 = add_column(s6, k, quadBroadcast(l, 2u));
       s7 = add_column(s7, k, quadBroadcast(l, 3u));
     }
-    s0 = visible(s0, key, query);
-    s1 = visible(s1, key, query + 1u);
-    s2 = visible(s2, key, query + 2u);
-    s3 = visible(s3, key, query + 3u);
-    s4 = visible(s4, key, query + 4u);
-    s5 = visible(s5, key, query + 5u);
-    s6 = visible(s6, key, query + 6u);
-    s7 = visible(s7, key, query + 7u);
-    let upper_new = max(upper_max, quad_max(vec4f(largest(s0), largest(s1), largest(s2), largest(s3))));
-    let lower_new = max(lower_max, quad_max(vec4f(largest(s4), largest(s5), largest(s6), largest(s7))));
+    s0 = visible(s0, key, seen_by(query));
+    s1 = visible(s1, key, seen_by(query + 1u));
+    s2 = visible(s2, key, seen_by(query + 2u));
+    s3 = visible(s3, key, seen_by(query + 3u));
+    s4 = visible(s4, key, seen_by(query + 4u));
+    s5 = visible(s5, key, seen_by(query + 5u));
+    s6 = visible(s6, key, seen_by(query + 6u));
+    s7 = visible(s7, key, seen_by(query + 7u));
+    let upper_new = max(upper_max, quad_max(vec4f(largest_of(s0), largest_of(s1), largest_of(s2), largest_of(s3))));
+    let lower_new = max(lower_max, quad_max(vec4f(largest_of(s4), largest_of(s5), largest_of(s6), largest_of(s7))));
     // After the first tiles a larger score is rare.
     if (any(upper_new > upper_max) || any(lower_new > lower_max)) {
       let upper_scale = exp2(upper_max - upper_new);

@@ -1,17 +1,17 @@
 import source from "../../shaders/attention.wgsl?raw";
 import quadsSource from "../../shaders/attention_quads.wgsl?raw";
 import { type Slot, type Step, WORKGROUP_SIZE } from "../runtime/kernel.ts";
-import { defineKernel, FOUR_ROWS, variantsOf, workgroupsFor } from "./op.ts";
+import { ATTENTION_TILES, defineKernel, variantsOf, workgroupsFor } from "./op.ts";
 
 /** 8 queries by 4 columns would be 128 sums in registers: lavapipe compiles that for more than half a minute. */
 const VARIANTS = variantsOf({ queryRows: [4], headColumns: [1, 2, 4] }, { queryRows: [8], headColumns: [1, 2] });
 
-export const attention = defineKernel({ name: "attention", source, uses: [FOUR_ROWS], variants: VARIANTS });
+export const attention = defineKernel({ name: "attention", source, uses: [ATTENTION_TILES], variants: VARIANTS });
 
 export const attentionQuads = defineKernel({
   name: "attention_quads",
   source: quadsSource,
-  uses: [FOUR_ROWS],
+  uses: [ATTENTION_TILES],
   variants: variantsOf({ queryRows: [8], headColumns: [1, 2, 4], tile: ["16x8_quads"] }),
 });
 

@@ -1,9 +1,9 @@
 import keysSource from "../../shaders/attention_backward_kv.wgsl?raw";
 import queriesSource from "../../shaders/attention_backward_q.wgsl?raw";
 import { type Kernel, type Slot, type Step, WORKGROUP_SIZE } from "../runtime/kernel.ts";
-import { defineKernel, FOUR_ROWS, variantsOf, workgroupsFor } from "./op.ts";
+import { ATTENTION_SLOPES, ATTENTION_TILES, defineKernel, variantsOf, workgroupsFor } from "./op.ts";
 
-const uses = [FOUR_ROWS];
+const uses = [ATTENTION_TILES, ATTENTION_SLOPES];
 const variants = variantsOf({ queryRows: [4], headColumns: [1, 2] });
 
 export const attentionBackwardQ = defineKernel({ name: "attention_backward_q", source: queriesSource, uses, variants });

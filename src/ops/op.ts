@@ -1,5 +1,7 @@
 import activationGradients from "../../shaders/shared/activation_gradients.wgsl?raw";
 import activations from "../../shaders/shared/activations.wgsl?raw";
+import attentionSlopes from "../../shaders/shared/attention_slopes.wgsl?raw";
+import attentionTiles from "../../shaders/shared/attention_tiles.wgsl?raw";
 import decay from "../../shaders/shared/decay.wgsl?raw";
 import eightRows from "../../shaders/shared/eight_rows.wgsl?raw";
 import expandProducts from "../../shaders/shared/expand_products.wgsl?raw";
@@ -95,7 +97,8 @@ export const SEARCH_TABLE: SharedFiles = () => [searchTable];
 export const TOKEN_RANGE: SharedFiles = () => [tokenRange];
 export const DECAY: SharedFiles = () => [decay];
 export const STATE_LEVELS_FILE: SharedFiles = () => [stateLevels];
-export const FOUR_ROWS: SharedFiles = () => [fourRows];
+export const ATTENTION_TILES: SharedFiles = () => [fourRows, attentionTiles];
+export const ATTENTION_SLOPES: SharedFiles = () => [attentionSlopes];
 export const EIGHT_ROWS: SharedFiles = () => [eightRows];
 export const WORKGROUP_SUM: SharedFiles = () => [workgroupSum];
 export const STATUS: SharedFiles = () => [status];
