@@ -200,7 +200,7 @@ function layersOf(options: MeasureOptions, hom: HomLayer, attention: AttentionLa
       plan: (tokens) => attention.plan({ batch: 1, length: tokens, causal }),
       kernelFlops(tokens, kernel) {
         if (kernel === "linear") return 8 * tokens * dim ** 2;
-        if (kernel === "attention") return causal ? 2 * tokens * (tokens + 1) * dim : 4 * tokens ** 2 * dim;
+        if (kernel.startsWith("attention")) return causal ? 2 * tokens * (tokens + 1) * dim : 4 * tokens ** 2 * dim;
         return undefined;
       },
     },
