@@ -53,7 +53,7 @@ class AttentionBackwardPlanner extends ProjectionBackwardPlanner {
     const { batch, length } = call;
     const size = rowSizes(config);
     const half = rowBudget(config.scratchBudget) / 2;
-    const tileSteps = Math.max(attentionTileSteps(this.head4), attentionBackwardTileSteps(this.head4));
+    const tileSteps = Math.max(attentionTileSteps(this.head4, this.queriesOfLane), attentionBackwardTileSteps(this.head4));
     const mostSteps = ATTENTION_TILE * Math.floor(MAX_INNER_STEPS / tileSteps);
     const keyRows = Math.min(Math.floor(half / size.key), this.rowsBound(size.kv));
     const queryRows = Math.min(

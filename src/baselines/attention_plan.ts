@@ -154,7 +154,7 @@ export function planAttention(config: AttentionPlanConfig, tuning: Tuning, limit
   const { batch, length, causal } = call;
   const size = rowSizes(config);
   const half = config.scratchBudget / 2;
-  const mostSteps = ATTENTION_TILE * Math.floor(MAX_INNER_STEPS / attentionTileSteps(p.head4));
+  const mostSteps = ATTENTION_TILE * Math.floor(MAX_INNER_STEPS / attentionTileSteps(p.head4, p.queriesOfLane));
   const keyRows = Math.min(Math.floor(half / size.kv), p.rowsBound(size.kv));
   const queryRows = Math.min(Math.floor(half / size.query), p.rowsBound(size.q), slabRows(size.query));
   const keys = wholeTiles(Math.min(keyRows, mostSteps), length);

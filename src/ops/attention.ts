@@ -8,6 +8,7 @@ const VARIANTS = variantsOf({ queryRows: [4], headColumns: [1, 2, 4] }, { queryR
 
 export const attention = defineKernel({ name: "attention", source, uses: [ATTENTION_TILES], variants: VARIANTS });
 
+/** Its tile says no more than that it needs subgroups, as that of the products does. */
 export const attentionQuads = defineKernel({
   name: "attention_quads",
   source: quadsSource,
@@ -15,8 +16,8 @@ export const attentionQuads = defineKernel({
   variants: variantsOf({ queryRows: [8], headColumns: [1, 2, 4], tile: ["16x8_quads"] }),
 });
 
-/** Queries of a quad, keys that it scores at once, and the vec4s of a head that its lanes hold. */
-const QUADS = { queries: 8, keys: 16, head4: 16 };
+/** Queries of a quad, keys that it scores at once, its lanes, and the vec4s of a head that they hold. */
+const QUADS = { queries: 8, keys: 16, sides: 4, head4: 16 };
 
 /** Lanes side by side over the keys of a tile, and over the columns of an output. */
 const SIDES = WORKGROUP_SIZE / 8;
@@ -47,10 +48,15 @@ export interface AttentionKernelArguments {
   readonly maxWorkgroups: number;
 }
 
-/** Columns of 4 outputs of a lane, and how many groups of lanes it takes to cover a head. */
-function headColumns(head4: number): { headColumns: 1 | 2 | 4; groups: number } {
-  const columns = head4 <= SIDES ? 1 : head4 <= 2 * SIDES ? 2 : 4;
-  return { headColumns: columns, groups: Math.ceil(head4 / (columns * SIDES)) };
+/** Columns of 4 outputs of a lane, of `sides` lanes side by side, and how many groups of lanes it takes to cover a head. */
+function headColumns(head4: number, sides = SIDES): { headColumns: 1 | 2 | 4; groups: number } {
+  const columns = head4 <= sides ? 1 : head4 <= 2 * sides ? 2 : 4;
+  return { headColumns: columns, groups: Math.ceil(head4 / (columns * sides)) };
+}
+
+/** Whether quads take heads of this width, where they may. */
+function takesQuads(queryRows: AttentionKernelArguments["queryRows"], head4: number): boolean {
+  return queryRows === "quads" && head4 <= QUADS.head4;
 }
 
 /** Groups of columns that keep a largest score and a sum each, all the same. */
@@ -63,22 +69,22 @@ export function attentionStatsBytes(heads: number, head4: number): number {
   return heads * attentionColumnGroups(head4) * 8;
 }
 
-/** Inner steps of an invocation for each tile of keys. */
-export function attentionTileSteps(head4: number): number {
-  return Math.max(head4 + 4 * SIDES, (ATTENTION_TILE / QUADS.keys) * (head4 + 5));
+/** Inner steps of an invocation for every ATTENTION_TILE keys. */
+export function attentionTileSteps(head4: number, queryRows: AttentionKernelArguments["queryRows"]): number {
+  return takesQuads(queryRows, head4) ? (ATTENTION_TILE / QUADS.keys) * (head4 + 5) : head4 + 4 * SIDES;
 }
 
 /** Softmax attention of a slab of queries over a slab of keys; one dispatch. */
 export function planAttentionKernel(a: AttentionKernelArguments): Step {
   const { headColumns: columns, groups } = headColumns(a.head4);
-  const quads = a.queryRows === "quads" && a.head4 <= QUADS.head4;
+  const quads = takesQuads(a.queryRows, a.head4);
   const queryRows = columns < 4 && a.queryRows === 8 ? 8 : 4;
   const workgroups = quads
     ? Math.ceil((Math.ceil(a.queries / QUADS.queries) * a.heads * a.batchRows * 4) / WORKGROUP_SIZE)
     : Math.ceil(a.queries / (8 * queryRows)) * groups * a.heads * a.batchRows;
   return {
     ...(quads
-      ? { kernel: attentionQuads, variant: { queryRows: 8, headColumns: a.head4 <= 4 ? 1 : a.head4 <= 8 ? 2 : 4, tile: "16x8_quads" } }
+      ? { kernel: attentionQuads, variant: { queryRows: 8, headColumns: headColumns(a.head4, QUADS.sides).headColumns, tile: "16x8_quads" } }
       : { kernel: attention, variant: { queryRows, headColumns: columns } }),
     uniforms: {
       heads: a.heads,
